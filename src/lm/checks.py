@@ -1,0 +1,57 @@
+"""Range checks for configuration values: `optim.lr must be a finite number > 0, got nan`.
+
+Each takes the dotted name that the user typed and the value; `None` means off and passes.
+"""
+
+import math
+from collections.abc import Collection
+
+from lm.errors import ConfigError
+
+
+def _require(condition: bool, name: str, rule: str, value: object) -> None:
+    if not condition:
+        raise ConfigError(f"{name} must be {rule}, got {value!r}", f"Set {name}=<{rule}>.")
+
+
+def positive(name: str, value: float | None) -> None:
+    """A finite number above zero."""
+    if value is not None:
+        _require(math.isfinite(value) and value > 0, name, "a finite number > 0", value)
+
+
+def non_negative(name: str, value: float | None) -> None:
+    """A finite number, zero or above."""
+    if value is not None:
+        _require(math.isfinite(value) and value >= 0, name, "a finite number >= 0", value)
+
+
+def finite(name: str, value: float | None) -> None:
+    """Any finite number."""
+    if value is not None:
+        _require(math.isfinite(value), name, "a finite number", value)
+
+
+def at_least(name: str, value: float | None, minimum: int) -> None:
+    """A count of at least `minimum`."""
+    if value is not None:
+        _require(value >= minimum, name, f">= {minimum}", value)
+
+
+def fraction(name: str, value: float | None) -> None:
+    """A number in [0, 1): a probability that may not be certain, such as a dropout rate."""
+    if value is not None:
+        _require(0 <= value < 1, name, "a number in [0, 1)", value)
+
+
+def proportion(name: str, value: float | None) -> None:
+    """A number in (0, 1]: a share that may be the whole, such as top-p."""
+    if value is not None:
+        _require(0 < value <= 1, name, "a number in (0, 1]", value)
+
+
+def one_of(name: str, value: object, options: Collection[object]) -> None:
+    """One of the listed values."""
+    if value is not None:
+        listed = ", ".join(map(str, options))
+        _require(value in options, name, f"one of {listed}", value)

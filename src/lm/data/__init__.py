@@ -1,0 +1,1 @@
+"""Text on disk → tokens on disk → stateful streams of windows."""

@@ -1,0 +1,87 @@
+"""What a data source is: three splits, each a sequence of byte ranges of local files."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import ClassVar
+
+from lm.errors import DataError
+
+SPLITS = ("train", "valid", "test")
+
+
+class Unit(Enum):
+    """Where the recurrent state returns to its initial value, in training and evaluation alike."""
+
+    stream = "stream"
+    document = "document"
+    line = "line"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A byte range of a file; the whole file unless said otherwise."""
+
+    path: Path
+    start: int = 0
+    stop: int | None = None
+
+    def chunks(self, size: int = 1 << 20) -> Iterator[bytes]:
+        """The bytes, unchanged, at most `size` at a time.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.start)
+                left = (1 << 62) if self.stop is None else self.stop - self.start
+                while left > 0 and (chunk := file.read(min(size, left))):
+                    left -= len(chunk)
+                    yield chunk
+        except OSError as error:
+            raise DataError(
+                f"cannot read {self.path}: {error.strerror}", "Check the path and its permissions."
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Corpus:
+    """A source resolved to local files.
+
+    Attributes:
+        name: short name for logs, such as `ptb`.
+        notes: facts for the log, one a line (files left out, a checksum that differs).
+    """
+
+    name: str
+    train: tuple[Document, ...]
+    valid: tuple[Document, ...]
+    test: tuple[Document, ...]
+    notes: tuple[str, ...] = ()
+
+    def split(self, name: str) -> tuple[Document, ...]:
+        """The documents of `train`, `valid` or `test`."""
+        assert name in SPLITS, name
+        documents: tuple[Document, ...] = getattr(self, name)
+        return documents
+
+
+@dataclass(kw_only=True, slots=True)
+class DataConfig:
+    """What every source has.
+
+    Attributes:
+        root: local folder or file to read instead of downloading.
+        unit: where the recurrent state is reset.
+    """
+
+    group: ClassVar[str] = "data"
+
+    root: str | None = None
+    unit: Unit = Unit.stream
+
+    def build(self, cache: Path) -> Corpus:
+        """Find (or fetch into `cache`) the files of the three splits."""
+        raise NotImplementedError

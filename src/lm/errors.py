@@ -1,0 +1,71 @@
+"""What a user can get wrong or run into, one class per exit code.
+
+A user's mistake is one line of cause and one line of remedy, never a traceback; `cli.py` prints
+them and exits with `code`. Our own bugs stay `assert` and plain exceptions.
+"""
+
+from typing import ClassVar
+
+
+class LmError(Exception):
+    """Base of all errors meant for the user: `cause` says what is wrong, `remedy` how to mend it."""
+
+    code: ClassVar[int] = 1
+
+    def __init__(self, cause: str, remedy: str = "") -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.cause}\n{self.remedy}" if self.remedy else self.cause
+
+
+class ConfigError(LmError):
+    """The configuration or the command line is wrong; nothing was written."""
+
+    code = 2
+
+
+class DataError(LmError):
+    """A corpus, tokenizer or token file is missing, too short or damaged."""
+
+    code = 3
+
+
+class CheckpointError(LmError):
+    """A checkpoint is damaged, of another kind, or belongs to other data."""
+
+    code = 4
+
+
+class NumericError(LmError):
+    """Training became non-finite and stayed so."""
+
+    code = 5
+
+
+class StorageError(LmError):
+    """Disk full, read-only, or a directory that another run owns."""
+
+    code = 6
+
+
+class OutOfMemoryError(LmError):
+    """The device or the machine ran out of memory."""
+
+    code = 7
+
+
+class Stopped(BaseException):
+    """A signal asked the run to stop and it saved first.
+
+    Not an `Exception`: a sweep must end with it rather than go on to its next job.
+    """
+
+    code: ClassVar[int] = 75
+
+    def __init__(self, cause: str, remedy: str = "") -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.remedy = remedy
