@@ -1,1 +1,5 @@
-"""The machine beneath: random draws, device, files. Imports nothing of `lm` but checks and errors."""
+"""The machine beneath: random draws, device, run folders. Below it only checks and errors."""
+
+from lm.runtime.device import RuntimeConfig
+
+__all__ = ["RuntimeConfig"]

@@ -7,7 +7,7 @@ the number of processes, and a resumed run needs to know its step and nothing el
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -19,7 +19,9 @@ def derive_seed(seed: int, step: int, site: str) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def generator(seed: int, step: int, site: str, device: torch.device | str = "cpu") -> torch.Generator:
+def generator(
+    seed: int, step: int, site: str, device: torch.device | str = "cpu"
+) -> torch.Generator:
     """A fresh generator for one site of one step."""
     return torch.Generator(device).manual_seed(derive_seed(seed, step, site))
 
@@ -38,7 +40,7 @@ class Noise:
     seed: int
     step: int
     num_streams: int
-    streams: slice = slice(None)
+    streams: slice = field(default_factory=lambda: slice(None))
 
     def for_streams(self, streams: slice) -> "Noise":
         """The same noise seen from a slice of the streams."""

@@ -1,0 +1,125 @@
+"""What a recurrent layer is: the shape legend, the state, and the `Cell` base class.
+
+Shape legend, used in every signature (time-major):
+
+    T  time steps            B  streams (batch)        V  vocabulary
+    E  embedding size        H  hidden size            I  input size of a layer (E or H below)
+    G  gates of a cell       F  feature size entering the head       N = T·B
+
+The recurrent state is an argument and a result, never a buffer of a module: per layer a dict of
+named tensors with B first. So any cell fits, and a slice over streams is one index.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Generator, Tensor, nn
+
+LayerState = dict[str, Tensor]
+State = list[LayerState]
+Weights = Mapping[str, Tensor]
+
+
+def detach(state: State) -> State:
+    """The same state, cut from the graph: what truncated back-propagation carries over."""
+    return [{name: tensor.detach() for name, tensor in layer.items()} for layer in state]
+
+
+def slice_streams(state: State, streams: slice) -> State:
+    """The state of a slice of the streams."""
+    return [{name: tensor[streams] for name, tensor in layer.items()} for layer in state]
+
+
+def join_streams(parts: list[State]) -> State:
+    """The inverse of `slice_streams`: states of consecutive slices as one."""
+    return [
+        {name: torch.cat([part[k][name] for part in parts]) for name in layer}
+        for k, layer in enumerate(parts[0])
+    ]
+
+
+class Cell(nn.Module):
+    """One recurrent layer: parameters, the equations (`step`), a fast way over time (`sequence`).
+
+    A cell of your own needs `step` and `state_names`; `sequence` then loops over it. Both take the
+    weights as an argument (`self.weights()` unless something replaced them), so that weight drop
+    and low precision need no re-registration of parameters. The state named `h` is the output.
+
+    Attributes:
+        state_names: names of the state's tensors, each [B, H]; one of them is `h`.
+    """
+
+    state_names: ClassVar[tuple[str, ...]] = ("h",)
+
+    def __init__(self, input_size: int, hidden_size: int) -> None:
+        super().__init__()
+        self.input_size = input_size
+        self.hidden_size = hidden_size
+
+    def weights(self) -> dict[str, Tensor]:
+        """The layer's own parameters by name."""
+        return dict(self.named_parameters(recurse=False))
+
+    @abstractmethod
+    def step(
+        self, x: Float[Tensor, "B I"], state: LayerState, weights: Weights
+    ) -> tuple[LayerState, LayerState]:
+        """One time step, written like the equations.
+
+        Returns:
+            the new state, and the internals by name (gates and candidates, each [B, H]).
+        """
+
+    def sequence(
+        self, x: Float[Tensor, "T B I"], state: LayerState, weights: Weights
+    ) -> tuple[Float[Tensor, "T B H"], LayerState]:
+        """All steps of a window. Equals a loop over `step` in value and gradient."""
+        return self.reference(x, state, weights)
+
+    def reference(
+        self, x: Float[Tensor, "T B I"], state: LayerState, weights: Weights
+    ) -> tuple[Float[Tensor, "T B H"], LayerState]:
+        """The loop over `step` that every `sequence` is tested against."""
+        outputs = []
+        for x_t in x:
+            state, _ = self.step(x_t, state, weights)
+            outputs.append(state["h"])
+        return torch.stack(outputs), state
+
+    def reset_bias(self, draws: Callable[[str], Generator]) -> None:
+        """Overrule the biases after initialisation (forget gate, chrono); nothing by default."""
+
+
+def add_parameters(cell: Cell, *, num_gates: int, num_biases: int) -> None:
+    """Register PyTorch's parameter set: weight_ih [G·H, I], weight_hh [G·H, H], bias_ih, bias_hh.
+
+    One bias is `bias_ih` alone. Two are what PyTorch and cuDNN have; their sum acts, so that under
+    SGD the effective bias moves at twice the learning rate.
+    """
+    rows = num_gates * cell.hidden_size
+    cell.weight_ih = nn.Parameter(torch.empty(rows, cell.input_size))
+    cell.weight_hh = nn.Parameter(torch.empty(rows, cell.hidden_size))
+    for name in ("bias_ih", "bias_hh")[:num_biases]:
+        cell.register_parameter(name, nn.Parameter(torch.empty(rows)))
+
+
+def kernel_weights(weights: Weights) -> list[Tensor]:
+    """The weights in the order of torch's native kernels, which know two biases or none."""
+    products = [weights["weight_ih"], weights["weight_hh"]]
+    if "bias_ih" not in weights:
+        return products
+    bias = weights["bias_ih"]
+    return [*products, bias, weights.get("bias_hh", torch.zeros_like(bias))]
+
+
+def input_product(x: Tensor, weights: Weights) -> Tensor:
+    """W_ih x + b_ih, gates stacked along the last dimension."""
+    return nn.functional.linear(x, weights["weight_ih"], weights.get("bias_ih"))
+
+
+def recurrent_product(h: Tensor, weights: Weights) -> Tensor:
+    """W_hh h + b_hh, gates stacked along the last dimension."""
+    return nn.functional.linear(h, weights["weight_hh"], weights.get("bias_hh"))

@@ -1,0 +1,134 @@
+"""Initialisation per part of the model, by name, each drawn from a generator of its own."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+
+import torch
+from torch import Generator, Tensor
+
+from lm import checks
+from lm.errors import ConfigError
+
+
+class Scheme(Enum):
+    """How a tensor is filled; `scale` is `a`, `std` or the gain."""
+
+    default = "default"  # PyTorch's: embedding N(0, 1), cells U(±1/√H), output U(±1/√F)
+    uniform = "uniform"  # U(−scale, scale)
+    normal = "normal"  # N(0, scale²)
+    xavier = "xavier"  # U(±scale·√(6 / (fan_in + fan_out))), per gate (Glorot & Bengio 2010)
+    orthogonal = "orthogonal"  # scale × a random orthogonal matrix, per gate (Saxe et al. 2014)
+    identity = "identity"  # scale × the identity, per gate (IRNN: Le, Jaitly & Hinton 2015)
+    zeros = "zeros"
+
+
+@dataclass(kw_only=True, slots=True)
+class PartInit:
+    """One part's scheme and its scale (a, standard deviation or gain)."""
+
+    kind: Scheme = Scheme.default
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        checks.positive("model.init.*.scale", self.scale)
+
+
+@dataclass(kw_only=True, slots=True)
+class InitConfig:
+    """The parts: embedding, the cells' input and recurrent matrices and biases, the output."""
+
+    embedding: PartInit = field(default_factory=lambda: PartInit(kind=Scheme.uniform, scale=0.1))
+    input: PartInit = field(default_factory=lambda: PartInit(kind=Scheme.xavier))
+    recurrent: PartInit = field(default_factory=lambda: PartInit(kind=Scheme.orthogonal))
+    bias: PartInit = field(default_factory=lambda: PartInit(kind=Scheme.zeros))
+    output: PartInit = field(default_factory=lambda: PartInit(kind=Scheme.uniform, scale=0.1))
+    output_bias: PartInit = field(default_factory=lambda: PartInit(kind=Scheme.zeros))
+
+    def __post_init__(self) -> None:
+        matrix_only = (Scheme.xavier, Scheme.orthogonal, Scheme.identity)
+        for name in ("bias", "output_bias"):
+            kind = getattr(self, name).kind
+            if kind in matrix_only:
+                raise ConfigError(
+                    f"model.init.{name}.kind must not be {kind.name}: a bias is not a matrix",
+                    f"Set model.init.{name}.kind=zeros, uniform, normal or default.",
+                )
+        for name in ("embedding", "input", "output"):
+            if getattr(self, name).kind is Scheme.identity:
+                raise ConfigError(
+                    f"model.init.{name}.kind must not be identity: only recurrent is square",
+                    f"Set model.init.{name}.kind=xavier, or identity for model.init.recurrent.",
+                )
+
+
+def _xavier(block: Tensor, scale: float, draws: Generator) -> None:
+    bound = scale * math.sqrt(6.0 / (block.shape[0] + block.shape[1]))
+    block.uniform_(-bound, bound, generator=draws)
+
+
+def _orthogonal(block: Tensor, scale: float, draws: Generator) -> None:
+    rows, columns = block.shape
+    flat = torch.randn(max(rows, columns), min(rows, columns), generator=draws)
+    q, r = torch.linalg.qr(flat)
+    # The sign makes the distribution uniform over orthogonal matrices (Mezzadri 2007).
+    q = q * r.diagonal().sign()
+    block.copy_(q.mul(scale) if rows >= columns else q.T.mul(scale))
+
+
+def _identity(block: Tensor, scale: float, draws: Generator) -> None:
+    block.copy_(torch.eye(*block.shape).mul(scale))
+
+
+_PER_GATE: dict[Scheme, Callable[[Tensor, float, Generator], None]] = {
+    Scheme.xavier: _xavier,
+    Scheme.orthogonal: _orthogonal,
+    Scheme.identity: _identity,
+}
+
+
+@torch.no_grad()
+def fill(
+    tensor: Tensor,
+    part: PartInit,
+    draws: Generator,
+    *,
+    default: Callable[[Tensor, Generator], object],
+    num_gates: int = 1,
+) -> None:
+    """Fill a tensor in place; gates are stacked along the first dimension.
+
+    Args:
+        default: what PyTorch does for this part, used for `Scheme.default`.
+    """
+    if part.kind is Scheme.zeros:
+        tensor.zero_()
+    elif part.kind is Scheme.uniform:
+        tensor.uniform_(-part.scale, part.scale, generator=draws)
+    elif part.kind is Scheme.normal:
+        tensor.normal_(0.0, part.scale, generator=draws)
+    elif part.kind is Scheme.default:
+        default(tensor, draws)
+    else:
+        for gate in tensor.chunk(num_gates):
+            _PER_GATE[part.kind](gate, part.scale, draws)
+
+
+def uniform_by_size(size: int) -> Callable[[Tensor, Generator], object]:
+    """PyTorch's default for cells and linear layers: U(±1/√size)."""
+    bound = 1.0 / math.sqrt(size)
+    return lambda tensor, draws: tensor.uniform_(-bound, bound, generator=draws)
+
+
+def standard_normal(tensor: Tensor, draws: Generator) -> object:
+    """PyTorch's default for embeddings: N(0, 1)."""
+    return tensor.normal_(generator=draws)
+
+
+def chrono_bias(size: int, longest: int, draws: Generator) -> Tensor:
+    """log(u), u ~ U(1, longest − 1): memory times spread over the lags up to `longest`.
+
+    Source: Tallec & Ollivier 2018, Can recurrent neural networks warp time?, equation 16.
+    """
+    return torch.empty(size).uniform_(1.0, longest - 1.0, generator=draws).log_()

@@ -1,0 +1,255 @@
+"""The language model: `embedding → one-layer cells with dropout between → head`."""
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from lm import checks
+from lm.models.base import Cell, LayerState, State
+from lm.models.dropout import DropoutConfig, dropout
+from lm.models.head import SoftmaxHead
+from lm.models.init import InitConfig, fill, standard_normal, uniform_by_size
+from lm.runtime.randomness import Noise, generator
+
+
+class InitialState(Enum):
+    """What the recurrent state is before the first token."""
+
+    zero = "zero"
+    learned = "learned"
+
+
+@dataclass(kw_only=True, slots=True)
+class ModelConfig:
+    """What every model has; a cell's own config adds its fields and builds the cell.
+
+    Attributes:
+        embedding_size: E.
+        hidden_size: H of every layer, unless `layer_sizes` names one size per layer.
+        tied: the output weight is the embedding's, through a projection where sizes differ.
+        output_bias: the output layer has a bias.
+    """
+
+    group: ClassVar[str] = "model"
+
+    embedding_size: int = 256
+    hidden_size: int = 256
+    num_layers: int = 1
+    layer_sizes: list[int] | None = None
+    tied: bool = True
+    output_bias: bool = True
+    initial_state: InitialState = InitialState.zero
+    dropout: DropoutConfig = field(default_factory=DropoutConfig)
+    init: InitConfig = field(default_factory=InitConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("embedding_size", "hidden_size", "num_layers"):
+            checks.at_least(f"model.{name}", getattr(self, name), 1)
+        if self.layer_sizes is not None:
+            checks.at_least("len(model.layer_sizes)", len(self.layer_sizes), 1)
+            for size in self.layer_sizes:
+                checks.at_least("model.layer_sizes", size, 1)
+
+    @property
+    def sizes(self) -> list[int]:
+        """H of each layer, from below."""
+        return self.layer_sizes or [self.hidden_size] * self.num_layers
+
+    @abstractmethod
+    def build_cell(self, input_size: int, hidden_size: int) -> Cell:
+        """One layer of this model's cell, its parameters not yet filled."""
+
+    def build(self, vocab_size: int, *, seed: int) -> "LanguageModel":
+        """The model on the CPU, initialised from `seed` alone."""
+        model = LanguageModel(self, vocab_size)
+        initialise(model, self.init, seed)
+        return model
+
+
+@dataclass(slots=True)
+class Output:
+    """What a forward pass gives.
+
+    Attributes:
+        objective: what is minimised: mean nats per token, plus penalties where there are any.
+        nll: nats per token [T, B]; what is reported.
+        state: the recurrent state after the window, still part of the graph.
+    """
+
+    objective: Tensor
+    nll: Tensor
+    state: State
+
+
+class LanguageModel(nn.Module):
+    """A recurrent language model; calling it is the only entry for training."""
+
+    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.vocab_size = vocab_size
+        self.rates = config.dropout
+        sizes = config.sizes
+        inputs = [config.embedding_size, *sizes[:-1]]
+        # Given weights, nn.Embedding does not draw from the global generator.
+        self.embedding = nn.Embedding(
+            vocab_size, inputs[0], _weight=torch.empty(vocab_size, inputs[0])
+        )
+        self.layers = nn.ModuleList(map(config.build_cell, inputs, sizes))
+        self.initial = nn.ParameterDict()
+        if config.initial_state is InitialState.learned:
+            for k, cell in enumerate(self.cells):
+                for name in cell.state_names:
+                    self.initial[f"{k}_{name}"] = nn.Parameter(torch.zeros(cell.hidden_size))
+        tied = self.embedding.weight if config.tied else None
+        self.head = SoftmaxHead(sizes[-1], vocab_size, tied=tied, bias=config.output_bias)
+
+    @property
+    def cells(self) -> list[Cell]:
+        """The layers, typed."""
+        return list(self.layers)  # type: ignore[arg-type]
+
+    def initial_state(self, num_streams: int) -> State:
+        """The state before the first token; learned ones stay part of the graph."""
+        like = self.embedding.weight
+        return [
+            {
+                name: self.initial[f"{k}_{name}"].expand(num_streams, -1)
+                if f"{k}_{name}" in self.initial
+                else like.new_zeros(num_streams, cell.hidden_size)
+                for name in cell.state_names
+            }
+            for k, cell in enumerate(self.cells)
+        ]
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "T B"],
+        targets: Int[Tensor, "T B"],
+        state: State | None = None,
+        *,
+        noise: Noise | None = None,
+        resets: Bool[Tensor, "T B"] | None = None,
+    ) -> Output:
+        """Loss of a window.
+
+        Args:
+            state: from the window before; None is the initial state.
+            noise: the training step's noise; None is evaluation.
+            resets: on the CPU; where true, the state returns to its initial value before that
+                token is read.
+        """
+        features, state = self.features(tokens, state, noise=noise, resets=resets)
+        nll = self.head.nll(features.flatten(0, 1), targets.flatten()).view(targets.shape)
+        return Output(objective=nll.mean(), nll=nll.detach(), state=state)
+
+    def features(
+        self,
+        tokens: Int[Tensor, "T B"],
+        state: State | None = None,
+        *,
+        noise: Noise | None = None,
+        resets: Bool[Tensor, "T B"] | None = None,
+    ) -> tuple[Float[Tensor, "T B F"], State]:
+        """What enters the head, and the state after the window."""
+        initial = self.initial_state(tokens.shape[1])
+        state = initial if state is None else state
+        x = dropout(self.embedding(tokens), self.rates.embedding, noise, "dropout.embedding")
+        after: State = []
+        for k, cell in enumerate(self.cells):
+            if k:
+                x = dropout(x, self.rates.between, noise, f"dropout.between.{k}")
+            x, layer_state = run_cell(cell, x, state[k], initial[k], resets)
+            after.append(layer_state)
+        return dropout(x, self.rates.output, noise, "dropout.output"), after
+
+
+def run_cell(
+    cell: Cell,
+    x: Float[Tensor, "T B I"],
+    state: LayerState,
+    initial: LayerState,
+    resets: Bool[Tensor, "T B"] | None,
+) -> tuple[Float[Tensor, "T B H"], LayerState]:
+    """A layer over a window, cut into pieces where any stream's state is reset."""
+    weights = cell.weights()
+    cuts = [] if resets is None else resets.any(1).nonzero().flatten().tolist()
+    if not cuts:
+        return cell.sequence(x, state, weights)
+    assert resets is not None
+    outputs = []
+    for begin, end in zip([0, *cuts], [*cuts, len(x)], strict=True):
+        if end > begin:
+            y, state = cell.sequence(x[begin:end], state, weights)
+            outputs.append(y)
+        if end < len(x):
+            fresh = resets[end].to(x.device)[:, None]
+            state = {name: torch.where(fresh, initial[name], state[name]) for name in state}
+    return torch.cat(outputs), state
+
+
+def initialise(model: LanguageModel, config: InitConfig, seed: int) -> None:
+    """Fill every parameter, each from a generator named after it."""
+    embedding = model.embedding.weight
+    fill(
+        embedding.data,
+        config.embedding,
+        generator(seed, 0, "init.embedding"),
+        default=standard_normal,
+    )
+    for k, cell in enumerate(model.cells):
+        _initialise_cell(cell, config, seed, f"init.layers.{k}")
+    head = model.head
+    plain = uniform_by_size(head.weight.shape[1])
+    if not head.tied:
+        draws = generator(seed, 0, "init.head.weight")
+        fill(head.weight.data, config.output, draws, default=plain)
+    if head.bias is not None:
+        fill(
+            head.bias.data, config.output_bias, generator(seed, 0, "init.head.bias"), default=plain
+        )
+    if head.projection is not None:
+        draws = generator(seed, 0, "init.head.projection")
+        fill(
+            head.projection.data,
+            config.input,
+            draws,
+            default=uniform_by_size(head.projection.shape[1]),
+        )
+
+
+def _initialise_cell(cell: Cell, config: InitConfig, seed: int, site: str) -> None:
+    """A cell's parameters by name: `bias*`, `weight_hh*` (recurrent), anything else is input."""
+    for name, parameter in cell.named_parameters(recurse=False):
+        part = config.input
+        if name.startswith("bias"):
+            part = config.bias
+        elif name.startswith("weight_hh"):
+            part = config.recurrent
+        fill(
+            parameter.data,
+            part,
+            generator(seed, 0, f"{site}.{name}"),
+            default=uniform_by_size(cell.hidden_size),
+            num_gates=max(1, parameter.shape[0] // cell.hidden_size),
+        )
+    cell.reset_bias(lambda name: generator(seed, 0, f"{site}.{name}"))
+
+
+def part_of(name: str) -> str:
+    """The part a parameter belongs to: `embedding`, `layers.0`, `head`, `initial`."""
+    pieces = name.split(".")
+    return ".".join(pieces[:2]) if pieces[0] == "layers" else pieces[0]
+
+
+def parameter_counts(model: LanguageModel) -> dict[str, int]:
+    """Number of parameters by part, a tied weight counted once, and their `total`."""
+    counts: dict[str, int] = {}
+    for name, parameter in model.named_parameters():
+        part = part_of(name)
+        counts[part] = counts.get(part, 0) + parameter.numel()
+    return {**counts, "total": sum(counts.values())}

@@ -1,0 +1,103 @@
+"""Device, threads and cache folder: resolved once, said aloud, never changed silently."""
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+
+from lm import checks
+from lm.errors import ConfigError
+
+
+@dataclass(kw_only=True, slots=True)
+class RuntimeConfig:
+    """Where and how a run computes.
+
+    Attributes:
+        device: `auto` (cuda, else mps, else cpu), `cpu`, `cuda`, `cuda:1` or `mps`.
+        threads: CPU threads; None leaves torch's choice.
+        deterministic: ask torch for deterministic kernels everywhere.
+        cache: folder for downloads and token files; None is $LM_CACHE or ~/.cache/lm.
+    """
+
+    group: ClassVar[str] = "runtime"
+
+    device: str = "auto"
+    threads: int | None = None
+    deterministic: bool = False
+    cache: str | None = None
+
+    def __post_init__(self) -> None:
+        checks.at_least("runtime.threads", self.threads, 1)
+
+    def build(self) -> torch.device:
+        """Apply threads and determinism, and give the device.
+
+        Raises:
+            ConfigError: the device is not there; lists those that are.
+        """
+        device = find_device(self.device)
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        torch.use_deterministic_algorithms(self.deterministic)
+        return device
+
+    def cache_folder(self) -> Path:
+        """The cache folder, not created yet."""
+        chosen = self.cache or os.environ.get("LM_CACHE")
+        if chosen:
+            return Path(chosen).expanduser()
+        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+        return Path(base).expanduser() / "lm"
+
+
+def available_devices() -> list[str]:
+    """What `runtime.device` may be here, the best first."""
+    found = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return [*found, "cpu"]
+
+
+def find_device(name: str) -> torch.device:
+    """The named device, or the best one for `auto`."""
+    found = available_devices()
+    if name == "auto":
+        return torch.device(found[0])
+    wanted = "cuda:0" if name == "cuda" else name
+    if wanted not in found:
+        raise ConfigError(
+            f"runtime.device={name} is not available here; available: {', '.join(found)}",
+            f"Set runtime.device={found[0]} or runtime.device=auto.",
+        )
+    return torch.device(wanted)
+
+
+def machine(device: torch.device) -> dict[str, str | int]:
+    """What the last bit of a result depends on; compared when a run is resumed."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "torch": str(torch.__version__),
+        "device": device.type,
+        "device_name": name,
+        "cpu_features": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Float32 products in float32: no autocast, no TF32, whatever training used."""
+    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = matmul
+        torch.backends.cudnn.allow_tf32 = cudnn

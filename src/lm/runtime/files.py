@@ -1,0 +1,120 @@
+"""Files that are whole or absent: write beside, sync, rename, sync the folder."""
+
+import errno
+import hashlib
+import os
+import shutil
+import socket
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lm.errors import StorageError
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def sync(path: Path) -> None:
+    """fsync a file or, where the system has it, a folder."""
+    if path.is_dir() and os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a small file so that a reader sees the old or the new content, never a part."""
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+@contextmanager
+def folder_atomically(target: Path) -> Iterator[Path]:
+    """A temporary sibling to fill, which becomes `target` at the end, replacing what is there.
+
+    The files must have been synced by the writer. On an exception nothing is left behind.
+    """
+    beside = target.with_name(f".new-{target.name}-{uuid.uuid4().hex[:8]}")
+    beside.mkdir(parents=True)
+    try:
+        yield beside
+        sync(beside)
+        if target.exists():
+            # A folder cannot be renamed over another. The old one steps aside under a name that
+            # `restore_interrupted` knows, should we die between the two renames.
+            aside = target.with_name(f".old-{target.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            target.rename(aside)
+            beside.rename(target)
+            sync(target.parent)
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            beside.rename(target)
+            sync(target.parent)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def restore_interrupted(parent: Path) -> None:
+    """Clean up after a process that died inside `folder_atomically`."""
+    for aside in parent.glob(".old-*"):
+        target = parent / aside.name.removeprefix(".old-")
+        if target.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.rename(target)
+    for beside in parent.glob(".new-*"):
+        shutil.rmtree(beside, ignore_errors=True)
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256 in hexadecimal, in bounded memory."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def storage_errors(action: str) -> Iterator[None]:
+    """Turn a full disk or a read-only folder into an error for the user.
+
+    Args:
+        action: what was being done, such as `save runs/a/checkpoints`.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            remedy = "Free some space on that disk or choose another folder."
+        elif error.errno in _NO_ACCESS:
+            remedy = "Check the permissions or choose another folder."
+        else:
+            raise
+        raise StorageError(f"cannot {action}: {error.strerror}", remedy) from error
+
+
+def is_running(pid: int, host: str) -> bool:
+    """Whether a process lives; one of another host is assumed to."""
+    if host != socket.gethostname():
+        return True
+    if os.name == "nt":
+        return True  # signal 0 would end it there
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
