@@ -1,0 +1,200 @@
+"""What every optimiser has: a schema, and one or more torch optimisers behind one `step`."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import Any, ClassVar
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor, nn
+
+from lm import checks
+from lm.errors import ConfigError
+from lm.optim.guard import Guard
+from lm.optim.state import check_complete, check_same_optimizer, restore, state_tensors
+
+JsonDict = dict[str, Any]
+
+
+class Optimizers:
+    """One or more torch optimisers that together update all parameters of a model.
+
+    Attributes:
+        guards: the torch optimisers, each wrapped so that a step can be skipped on the device.
+    """
+
+    def __init__(
+        self,
+        optimizers: Sequence[torch.optim.Optimizer],
+        parameters: Mapping[str, nn.Parameter],
+        *,
+        lr: float,
+        settings: JsonDict,
+    ) -> None:
+        self.guards = [Guard(optimizer) for optimizer in optimizers]
+        self._parameters = dict(parameters)
+        self._names: dict[Tensor, str] = {p: name for name, p in parameters.items()}
+        assert len(self._names) == len(self._parameters), "a parameter has two names"
+        self._base_lr = lr
+        self._groups = [(g, g["lr"]) for optimizer in optimizers for g in optimizer.param_groups]
+        self._settings = settings
+        self._multiplier = 1.0
+
+    @property
+    def lr(self) -> float:
+        """The learning rate of the next step, before any factor per group."""
+        return self._base_lr * self._multiplier
+
+    def set_lr(self, multiplier: float) -> None:
+        """Set each group's learning rate to its base value × `multiplier`.
+
+        A number on the host: neither a device read nor, as the step is not compiled, a recompile.
+        """
+        self._multiplier = multiplier
+        for group, base_lr in self._groups:
+            group["lr"] = base_lr * multiplier
+
+    def zero_grad(self) -> None:
+        """Drop all gradients."""
+        for parameter in self._parameters.values():
+            parameter.grad = None
+
+    def step(self, skip: Bool[Tensor, ""]) -> None:
+        """Update the parameters, or leave them and all state untouched where `skip` is true.
+
+        Args:
+            skip: on the device of the parameters; not read on the host in the steady state.
+        """
+        for guard in self.guards:
+            guard.step(skip)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """The live state as `exp_avg/<parameter name>`: write it before the next step."""
+        return state_tensors(self._torch_optimizers, self._names)
+
+    def state_scalars(self) -> JsonDict:
+        """What else is needed to go on exactly and to recognise a checkpoint that does not fit."""
+        names = sorted(self.state_tensors())
+        return {**self._identity, "multiplier": self._multiplier, "tensors": names}
+
+    def load_state(self, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> None:
+        """Continue exactly where `state_tensors` and `state_scalars` were taken.
+
+        Raises:
+            CheckpointError: another optimiser or other settings (learning rates apart), or a
+                tensor is missing, unknown or misshapen; nothing has been changed then.
+        """
+        check_same_optimizer(scalars, self._identity)
+        check_complete(scalars["tensors"], tensors)
+        restore(self._torch_optimizers, self._parameters, tensors)
+        self.set_lr(scalars["multiplier"])
+
+    @property
+    def _torch_optimizers(self) -> list[torch.optim.Optimizer]:
+        return [guard.optimizer for guard in self.guards]
+
+    @property
+    def _identity(self) -> JsonDict:
+        kinds = [type(optimizer).__name__ for optimizer in self._torch_optimizers]
+        return {"kinds": kinds, "settings": self._settings}
+
+
+@dataclass(kw_only=True, slots=True)
+class OptimConfig:
+    """What every optimiser has.
+
+    A subclass whose fields bear the names of the torch class's arguments needs only `kind`.
+
+    Attributes:
+        kind: the `torch.optim` class.
+        lr: learning rate, the peak of the schedule.
+        weight_decay: as the optimiser defines it (added to the gradient, or decoupled).
+    """
+
+    group: ClassVar[str] = "optim"
+    kind: ClassVar[type[Any]]
+
+    lr: float
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        checks.positive("optim.lr", self.lr)
+        checks.non_negative("optim.weight_decay", self.weight_decay)
+
+    def options(self) -> dict[str, Any]:
+        """The keyword arguments of the torch class."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def settings(self) -> JsonDict:
+        """What must not change on resume: all but learning rates, which the schedule governs."""
+        values = {f.name: getattr(self, f.name) for f in fields(self) if not f.name.endswith("lr")}
+        return {k: v.value if isinstance(v, Enum) else v for k, v in values.items()}
+
+    def build(
+        self, parameters: Mapping[str, nn.Parameter], *, lr_scales: Mapping[str, float] = {}
+    ) -> Optimizers:
+        """The optimiser over `parameters`.
+
+        Args:
+            lr_scales: factor on the learning rate by name prefix (whole dotted parts; the longest
+                that matches counts), for instance `{"embedding": 0.1}` when fine-tuning.
+
+        Raises:
+            ConfigError: a prefix matches no parameter, or a factor is negative or not finite.
+        """
+        check_lr_scales(parameters, lr_scales)
+        optimizer = torch_optimizer(self.kind, parameters, lr_scales, self.options())
+        return Optimizers([optimizer], parameters, lr=self.lr, settings=self.settings())
+
+
+def torch_optimizer(
+    kind: type[Any],
+    parameters: Mapping[str, nn.Parameter],
+    lr_scales: Mapping[str, float],
+    options: Mapping[str, Any],
+) -> torch.optim.Optimizer:
+    """A `torch.optim` object with one group per learning-rate factor."""
+    by_scale: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in parameters.items():
+        prefixes = [prefix for prefix in lr_scales if is_prefix(prefix, name)]
+        scale = lr_scales[max(prefixes, key=len)] if prefixes else 1.0
+        by_scale.setdefault(scale, []).append(parameter)
+    groups = [{"params": ps, "lr": options["lr"] * scale} for scale, ps in by_scale.items()]
+    optimizer = kind(groups, **options, **_implementation(kind, parameters.values()))
+    assert isinstance(optimizer, torch.optim.Optimizer)
+    return optimizer
+
+
+def check_lr_scales(parameters: Mapping[str, nn.Parameter], lr_scales: Mapping[str, float]) -> None:
+    """Refuse factors out of range and prefixes that match nothing.
+
+    Raises:
+        ConfigError: as said.
+    """
+    for prefix, factor in lr_scales.items():
+        checks.non_negative(f"lr_scales.{prefix}", factor)
+        if not any(is_prefix(prefix, name) for name in parameters):
+            known = sorted({name.partition(".")[0] for name in parameters})
+            raise ConfigError(
+                f"lr_scales: no parameter is called {prefix!r} or begins with {prefix + '.'!r}",
+                f"Parameters of this model begin with {', '.join(known)}.",
+            )
+
+
+def is_prefix(prefix: str, name: str) -> bool:
+    """Whether a parameter's name is `prefix` or lies below it: `layers.0` has `layers.0.weight`."""
+    return name == prefix or name.startswith(prefix + ".")
+
+
+def _implementation(kind: type[Any], parameters: Any) -> dict[str, bool]:
+    """Fused kernels where torch has them; else, on a GPU, counters on the device, not the host."""
+    accepted = inspect.signature(kind).parameters
+    devices = {parameter.device.type for parameter in parameters}
+    exact = all(parameter.dtype in (torch.float32, torch.float64) for parameter in parameters)
+    if "fused" in accepted and exact and devices <= {"cpu", "cuda"}:
+        return {"fused": True}
+    if "capturable" in accepted and devices == {"cuda"}:
+        return {"capturable": True}
+    return {}
