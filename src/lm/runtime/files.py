@@ -13,7 +13,7 @@ from pathlib import Path
 from lm.errors import StorageError
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
 
 
 def sync(path: Path) -> None:
@@ -99,7 +99,7 @@ def storage_errors(action: str) -> Iterator[None]:
         if error.errno in _NO_ROOM:
             remedy = "Free some space on that disk or choose another folder."
         elif error.errno in _NO_ACCESS:
-            remedy = "Check the permissions or choose another folder."
+            remedy = "Check the path and its permissions, or choose another folder."
         else:
             raise
         raise StorageError(f"cannot {action}: {error.strerror}", remedy) from error

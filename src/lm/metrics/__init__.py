@@ -1,0 +1,1 @@
+"""What is measured and where it goes: the arithmetic, the tags, TensorBoard and JSONL."""

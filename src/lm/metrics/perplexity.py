@@ -1,0 +1,75 @@
+"""The arithmetic of what we report: one sum of nats, the counts, and what follows from them."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """How well a model predicts a split.
+
+    Attributes:
+        nats: Σ −log p(target) in nats, summed in float64.
+        num_tokens: predicted tokens: N − 1 of a split of N, the first being context.
+        num_bytes: bytes of the original text that the predicted tokens cover.
+        num_words: whitespace-separated words plus one per line end, in those bytes.
+        num_streams: 1 is exact; more start each stream without its predecessor's state.
+        lossy: why bits per byte would not be those of the original text, or None.
+    """
+
+    nats: float
+    num_tokens: int
+    num_bytes: int
+    num_words: int
+    num_streams: int
+    lossy: str | None = None
+
+    @property
+    def loss(self) -> float:
+        """J: mean nats per token."""
+        return self.nats / self.num_tokens
+
+    @property
+    def perplexity(self) -> float:
+        """exp(J), per token."""
+        return exp(self.loss)
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """Bits per byte of the original text; None where the tokenization is lossy."""
+        if self.lossy is not None or self.num_bytes == 0:
+            return None
+        return self.nats / math.log(2) / self.num_bytes
+
+    @property
+    def word_perplexity(self) -> float | None:
+        """exp(nats per word), comparable over tokenizers; None where undefined."""
+        if self.lossy is not None or self.num_words == 0:
+            return None
+        return exp(self.nats / self.num_words)
+
+    def scalars(self, split: str) -> dict[str, float]:
+        """What is logged for a split, by tag."""
+        values = {f"{split}/loss": self.loss, f"{split}/perplexity": self.perplexity}
+        if self.bits_per_byte is not None:
+            values[f"{split}/bits_per_byte"] = self.bits_per_byte
+        return values
+
+    def describe(self) -> str:
+        """One line for people: the numbers, how exact they are, and always the counts."""
+        bits = self.bits_per_byte
+        per_byte = f"{bits:.4f}" if bits is not None else f"n/a: {self.lossy}"
+        exact = "exact" if self.num_streams == 1 else f"{self.num_streams} streams"
+        return (
+            f"loss {self.loss:.4f}  perplexity {self.perplexity:.2f}  bits/byte {per_byte}"
+            f"  ({exact}; {self.num_tokens:,} tokens, {self.num_bytes:,} bytes,"
+            f" {self.num_words:,} words)"
+        )
+
+
+def exp(loss: float) -> float:
+    """exp that says infinity instead of raising: a diverged model has a perplexity too."""
+    try:
+        return math.exp(loss)
+    except OverflowError:
+        return math.inf

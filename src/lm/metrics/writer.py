@@ -1,0 +1,69 @@
+"""Scalars to TensorBoard and, the same ones, to `metrics.jsonl`."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+
+class MetricsWriter:
+    """Writes one run's metrics; a resumed run continues both files as if never interrupted.
+
+    Args:
+        tokens_axis: put tokens instead of steps on TensorBoard's x-axis.
+        resume: step, tokens and size of `metrics.jsonl` at the checkpoint that is continued.
+    """
+
+    def __init__(
+        self, folder: Path, *, tokens_axis: bool, resume: tuple[int, int, int] | None = None
+    ) -> None:
+        self.tokens_axis = tokens_axis
+        path = folder / "metrics.jsonl"
+        purge_step = None
+        if resume is not None:
+            step, tokens, size = resume
+            # What was written after the checkpoint will be written again.
+            purge_step = (tokens if tokens_axis else step) + 1
+            if path.exists() and path.stat().st_size > size:
+                os.truncate(path, size)
+        self._lines = path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=purge_step)
+
+    def _x(self, step: int, tokens: int) -> int:
+        return tokens if self.tokens_axis else step
+
+    def scalars(self, step: int, tokens: int, values: dict[str, float]) -> None:
+        """Write scalars by tag."""
+        for tag, value in values.items():
+            self._board.add_scalar(tag, value, self._x(step, tokens))
+        # JSON has no infinity and no NaN; null is what every reader understands.
+        clean = {tag: value if math.isfinite(value) else None for tag, value in values.items()}
+        self._lines.write(json.dumps({"step": step, "tokens": tokens, **clean}) + "\n")
+
+    def text(self, step: int, tokens: int, tag: str, text: str) -> None:
+        """Write text, shown verbatim in TensorBoard's text tab."""
+        verbatim = "\n".join("    " + line for line in text.splitlines())
+        self._board.add_text(tag, verbatim, self._x(step, tokens))
+
+    def hparams(
+        self, values: dict[str, bool | str | float | int], metrics: dict[str, float]
+    ) -> None:
+        """Hyper-parameters with the final metrics, in this very run rather than a sub-run."""
+        for summary in hparams(values, metrics):  # type: ignore[no-untyped-call]
+            self._board._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
+        for tag, value in metrics.items():
+            self._board.add_scalar(tag, value)
+
+    def flush(self) -> int:
+        """Hand everything to the system; the size of `metrics.jsonl` for the checkpoint."""
+        self._lines.flush()
+        self._board.flush()
+        return self._lines.tell()
+
+    def close(self) -> None:
+        """Flush and close both files."""
+        self._lines.close()
+        self._board.close()

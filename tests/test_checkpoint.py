@@ -1,0 +1,194 @@
+"""Checkpoints: whole or absent, verified, never a silent fresh start."""
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from lm import checkpoint as module
+from lm.checkpoint import Checkpoint, CheckpointFolder, locate, read, verify, write
+from lm.errors import CheckpointError, NumericError, StorageError
+
+FILES = ["model.safetensors", "training.safetensors", "state.json", "config.yaml", "tokenizer.json"]
+
+
+def example(step: int = 1) -> Checkpoint:
+    draws = torch.Generator().manual_seed(step)
+    weight = torch.randn(3, 4, generator=draws)
+    return Checkpoint(
+        model={"weight": weight, "tied": weight},
+        training={"optimizer/step": torch.tensor(float(step)), "half": weight.double() / 3},
+        state={"progress": {"step": step}, "best": 0.1 + 0.2},
+        config="seed: 1\n",
+        tokenizer={"kind": "byte"},
+    )
+
+
+def test_what_is_written_is_read_to_the_last_bit(tmp_path: Path) -> None:
+    write(tmp_path / "c", example())
+    back = read(tmp_path / "c")
+    for ours, theirs in ((example().model, back.model), (example().training, back.training)):
+        assert ours.keys() == theirs.keys()
+        assert all(ours[k].equal(theirs[k]) and ours[k].dtype == theirs[k].dtype for k in ours)
+    assert (back.state, back.config, back.tokenizer) == (
+        example().state, example().config, example().tokenizer
+    )  # fmt: skip
+    assert sorted(p.name for p in (tmp_path / "c").iterdir()) == sorted([*FILES, "manifest.json"])
+
+
+@pytest.mark.parametrize("name", [*FILES, "manifest.json"])
+@pytest.mark.parametrize("fault", ["flip", "truncate", "delete", "empty", "link"])
+def test_damage_to_any_file_is_detected(tmp_path: Path, name: str, fault: str) -> None:
+    write(tmp_path / "c", example())
+    path = tmp_path / "c" / name
+    content = bytearray(path.read_bytes())
+    if fault == "flip":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    elif fault == "truncate":
+        path.write_bytes(content[:-1])
+    elif fault == "empty":
+        path.write_bytes(b"")
+    else:
+        path.unlink()
+        if fault == "link":
+            elsewhere = tmp_path / "elsewhere"
+            elsewhere.write_bytes(content)
+            path.symlink_to(elsewhere)
+    if name == "manifest.json" and fault == "link":
+        return  # its content is what verifies the others
+    with pytest.raises(CheckpointError):
+        read(tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        "[]", "{}", '{"format": 2, "files": {}}', '{"format": 1, "files": []}', "[" * 100_000,
+        '{"format": 1, "files": {"../x": {"sha256": "", "bytes": 0}}}',
+    ],
+)  # fmt: skip
+def test_hostile_manifests_are_refused(tmp_path: Path, manifest: str) -> None:
+    write(tmp_path / "c", example())
+    (tmp_path / "c" / "manifest.json").write_text(manifest)
+    with pytest.raises(CheckpointError):
+        verify(tmp_path / "c")
+
+
+def test_a_manifest_may_not_point_outside_the_checkpoint(tmp_path: Path) -> None:
+    write(tmp_path / "c", example())
+    path = tmp_path / "c" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"]["../c/state.json"] = manifest["files"]["state.json"]
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match="names"):
+        verify(tmp_path / "c")
+
+
+def test_non_finite_weights_are_refused_and_leave_nothing(tmp_path: Path) -> None:
+    bad = example()
+    bad.model["weight"] = torch.tensor([1.0, float("nan")])
+    with pytest.raises(NumericError, match="weight is not finite"):
+        write(tmp_path / "c", bad)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", [*FILES, "manifest.json"])
+def test_a_full_disk_at_any_write_leaves_the_old_checkpoint_and_no_debris(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = CheckpointFolder(tmp_path)
+    folder.save(1, example(1), best=True, keep=2)
+    before = sorted(p.name for p in tmp_path.iterdir())
+
+    def full(*arguments: object, **named: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    real_text, real_save = Path.write_text, module.save_file
+
+    def write_text(self: Path, *arguments: object, **named: object) -> int:
+        return full() if self.name == name else real_text(self, *arguments, **named)  # type: ignore
+
+    def save_file(tensors: object, path: Path) -> None:
+        full() if path.name == name else real_save(tensors, path)
+
+    monkeypatch.setattr(Path, "write_text", write_text)
+    monkeypatch.setattr(module, "save_file", save_file)
+    with pytest.raises(StorageError, match="No space left"):
+        folder.save(2, example(2), best=True, keep=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == before
+    assert folder.newest_good()[1].state["progress"]["step"] == 1
+
+
+def test_files_are_synced_before_the_rename_and_the_folder_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+    real_rename = Path.rename
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: calls.append(Path(f"/proc/self/fd/{handle}").readlink().name)
+    )
+
+    def rename(self: Path, target: Path) -> Path:
+        calls.append("rename")
+        return real_rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    (tmp_path / "checkpoints").mkdir()
+    write(tmp_path / "checkpoints" / "c", example())
+    at = calls.index("rename")
+    assert set(calls[:at]) >= {*FILES, "manifest.json"}
+    assert calls[at - 1].startswith(".new-c-")
+    assert calls[at + 1 :] == ["checkpoints"]
+
+
+def test_pointers_retention_and_order_by_step_not_by_clock(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    for step in (5, 10, 1000, 20):
+        folder.save(step, example(step), best=step == 5, keep=2)
+        os.utime(tmp_path / f"step-{step:09d}", (1e9 - step, 1e9 - step))
+    names = [path.name for path in folder.newest_first()]
+    assert names == ["step-000001000", "step-000000020", "step-000000005"]
+    assert folder.find("best").name == "step-000000005"
+    assert folder.find("last").name == "step-000000020"
+    assert locate(folder.find("best"), "last") == folder.find("best")
+
+
+def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    folder.save(1, example(1), best=False, keep=2)
+    changed = example(1)
+    changed.state["evaluated"] = True
+    folder.save(1, changed, best=True, keep=2)
+    assert folder.newest_good()[1].state["evaluated"] is True
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best", "last", "step-000000001"]
+
+
+def test_a_death_between_the_two_renames_is_repaired(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    folder.save(1, example(1), best=False, keep=2)
+    (tmp_path / "step-000000001").rename(tmp_path / ".old-step-000000001")
+    (tmp_path / ".new-step-000000001-abc").mkdir()
+    folder.open_for_writing()
+    assert folder.newest_good()[1].state["progress"]["step"] == 1
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_bad_newest_falls_back_and_all_bad_is_an_error(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = CheckpointFolder(tmp_path)
+    for step in (1, 2):
+        folder.save(step, example(step), best=False, keep=2)
+    (tmp_path / "step-000000002" / "state.json").write_text("{}")
+    assert folder.newest_good()[0].name == "step-000000001"
+    assert "step-000000002" in caplog.text
+    shutil.rmtree(tmp_path / "step-000000001")
+    with pytest.raises(CheckpointError, match="no good checkpoint"):
+        folder.newest_good()
+    with pytest.raises(CheckpointError, match="no checkpoint 'step-000000009'"):
+        folder.find("step-000000009")
