@@ -1,0 +1,71 @@
+"""Exact evaluation: Σ NLL in float64 over every target once, with the state carried throughout.
+
+The number we report is the single-stream one, in float32 products. More streams are faster and
+approximate, since each starts without its predecessor's state; their number is part of the result.
+The chunk length changes nothing but rounding.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from lm.data.corpus import Unit
+from lm.data.store import TokenStore
+from lm.data.streams import Streams
+from lm.errors import DataError
+from lm.metrics.perplexity import Score
+from lm.models import LanguageModel
+from lm.models.base import State, slice_streams
+from lm.runtime.device import exact_products
+
+
+@torch.no_grad()
+def evaluate(
+    model: LanguageModel,
+    store: TokenStore,
+    *,
+    num_streams: int = 1,
+    window: int = 1024,
+    unit: Unit = Unit.stream,
+    on_window: Callable[[int], None] = lambda num_targets: None,
+) -> Score:
+    """Predict every token of a split but its first.
+
+    Args:
+        num_streams: 1 is exact.
+        window: steps per forward pass.
+        on_window: called with the number of targets after each window (a bar, a stop check).
+
+    Raises:
+        DataError: the split has fewer than two tokens, hence no target.
+    """
+    num_targets = len(store) - 1
+    if num_targets < 1:
+        raise DataError(
+            f"{store.path} has {len(store)} tokens, evaluation needs at least 2",
+            "Give a longer text.",
+        )
+    num_streams = min(num_streams, num_targets)
+    device = model.embedding.weight.device
+    # MPS has no float64.
+    exact = torch.float32 if device.type == "mps" else torch.float64
+    total = torch.zeros((), dtype=exact, device=device)
+    state: State | None = None
+    with exact_products():
+        for part in Streams(store, num_streams, window, unit).evaluation_windows():
+            streams = part.tokens.shape[1]
+            if state is not None and streams < num_streams:
+                state = slice_streams(state, slice(streams))
+            tokens, targets = part.tokens.to(device), part.targets.to(device)
+            output = model(tokens, targets, state, resets=part.resets)
+            total += output.nll.sum(dtype=exact)
+            state = output.state
+            on_window(part.num_targets)
+    return Score(
+        nats=total.item(),
+        num_tokens=num_targets,
+        num_bytes=store.predicted_bytes,
+        num_words=store.header.predicted_words,
+        num_streams=num_streams,
+        lossy=store.lossless_reason(),
+    )

@@ -1,0 +1,260 @@
+"""The training loop: window → step → log → evaluate → anneal → save."""
+
+import logging
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from lm.checkpoint import Checkpoint
+from lm.data.store import TokenStore
+from lm.data.streams import Streams, Window
+from lm.data.tokenizers import Tokenizer
+from lm.errors import NumericError, Stopped
+from lm.evaluation import evaluate
+from lm.metrics import tags
+from lm.metrics.perplexity import exp
+from lm.metrics.writer import MetricsWriter
+from lm.models import LanguageModel
+from lm.models.base import State
+from lm.optim.base import Optimizers
+from lm.optim.schedule_base import Schedule
+from lm.run_directory import RunDirectory
+from lm.runtime.randomness import generator
+from lm.sampling import SamplingConfig, generate
+from lm.training.config import TrainerConfig
+from lm.training.console import Console
+from lm.training.progress import Limits, Progress
+from lm.training.signals import StopFlag
+from lm.training.snapshot import capture
+from lm.training.statistics import Statistics
+from lm.training.step import TrainStep
+
+log = logging.getLogger(__name__)
+
+
+class _AbandonedError(Exception):
+    """A stop was requested while evaluating."""
+
+
+@dataclass(slots=True)
+class Trainer:
+    """A run in memory: its parts, where it stands, and the loop.
+
+    Attributes:
+        config_text: the configuration as the checkpoint keeps it.
+        identity: what else a checkpoint says of the run: machine, data fingerprints.
+        state: the recurrent state that enters the next window; None at the start of an epoch.
+    """
+
+    config: TrainerConfig
+    seed: int
+    tokenizer: Tokenizer
+    model: LanguageModel
+    optimizers: Optimizers
+    schedule: Schedule
+    streams: Streams
+    valid: TokenStore
+    limits: Limits
+    directory: RunDirectory
+    config_text: str
+    identity: dict[str, object]
+    stop: StopFlag
+    statistics: Statistics = field(init=False)
+    train_step: TrainStep = field(init=False)
+    writer: MetricsWriter = field(init=False)
+    console: Console = field(init=False)
+    progress: Progress = field(default_factory=Progress)
+    state: State | None = None
+    clock: float = 0.0
+    logged_at: float = 0.0
+    logged_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        self.statistics = Statistics(self.model.embedding.weight.device)
+        self.train_step = TrainStep(
+            self.model,
+            self.optimizers,
+            self.statistics,
+            clip=self.config.clip,
+            num_streams=self.config.batch_size,
+            passes=self.config.accumulate,
+            seed=self.seed,
+        )
+
+    @contextmanager
+    def logs(self, resumed: Checkpoint | None) -> Iterator[None]:
+        """Start the metrics files and the bar, or continue them from a checkpoint."""
+        progress, at = self.progress, None
+        if resumed is not None:
+            at = (progress.step, progress.tokens, int(resumed.state["metrics_bytes"]))
+        self.writer = MetricsWriter(
+            self.directory.path, tokens_axis=self.config.tokens_axis, resume=at
+        )
+        self.console = Console(progress, self.limits.total_tokens, bar=self.config.bar)
+        try:
+            yield
+        finally:
+            self.console.close()
+            self.writer.close()
+
+    def fit(self) -> str:
+        """Train until a limit is reached; the reason.
+
+        Raises:
+            Stopped: a signal asked for it; the run is saved at this very step.
+            NumericError: too many non-finite steps in a row; the last checkpoint is good.
+        """
+        progress, config = self.progress, self.config
+        self.clock = self.logged_at = time.perf_counter()
+        self.logged_tokens = progress.tokens
+        self.evaluate_if_due()  # a stop during evaluation abandoned it; resuming repeats it
+        while (reason := self.limits.reached(progress)) is None:
+            window = self.streams.window(progress.position)
+            self.train(window)
+            if progress.step % config.log_every == 0:
+                self.log()
+            evaluated = self.evaluate_if_due()
+            if evaluated or self.save_due():
+                self.save(best=evaluated and progress.best_step == progress.step)
+            if self.stop.requested:
+                self.save_and_stop()
+        return reason
+
+    def train(self, window: Window) -> None:
+        """One update; the state goes on, and back to its initial value at an epoch's end."""
+        progress = self.progress
+        self.state = self.train_step(
+            window,
+            self.state,
+            step=progress.step,
+            lr_multiplier=self.schedule.multiplier(progress.step),
+        )
+        progress.advance(window, self.streams)
+        if progress.position == 0:
+            self.state = None
+        self.console.advance(window.num_targets)
+        now = time.perf_counter()
+        progress.seconds += now - self.clock
+        self.clock = now
+
+    def log(self) -> None:
+        """Read the device once, write the scalars, and end a run that diverged."""
+        progress, interval = self.progress, self.statistics.read()
+        now = time.perf_counter()
+        rate = (progress.tokens - self.logged_tokens) / max(now - self.logged_at, 1e-9)
+        self.logged_at, self.logged_tokens = now, progress.tokens
+        values = {
+            tags.TRAIN_LOSS: interval.loss,
+            tags.TRAIN_PERPLEXITY: exp(interval.loss),
+            tags.LEARNING_RATE: self.optimizers.lr,
+            tags.GRADIENT_NORM: interval.gradient_norm,
+            tags.CLIP_FRACTION: interval.clip_fraction,
+            tags.SKIPPED_STEPS: float(interval.skipped),
+            tags.TOKENS_PER_SECOND: rate,
+            tags.EPOCH: progress.epoch + progress.position / self.streams.length,
+        }
+        per_byte = bits_per_byte_factor(self.streams.store)
+        if per_byte is not None:
+            values[tags.TRAIN_BITS_PER_BYTE] = interval.loss * per_byte
+        for part, norm in self.train_step.norms_by_part().items():
+            values[tags.GRADIENT_NORM_PART.format(part=part)] = norm
+        self.writer.scalars(progress.step, progress.tokens, values)
+        self.console.report(progress, interval, rate)
+        if interval.worst_run >= self.config.max_bad_steps:
+            raise NumericError(
+                f"loss or gradient was not finite in {interval.worst_run} steps in a row"
+                f" (step {progress.step})",
+                "Lower optim.lr or set trainer.clip.norm; the last checkpoint is good: "
+                f"resume={self.directory.path}",
+            )
+
+    def evaluate_if_due(self) -> bool:
+        """Validate at the end of an epoch or every `valid_every` steps, and at the run's end."""
+        progress, every = self.progress, self.config.valid_every
+        on_time = progress.position == 0 if every is None else progress.step % every == 0
+        due = on_time or self.limits.reached(progress) is not None
+        if progress.step == progress.evaluated_step or not due:
+            return False
+        self.evaluate()
+        return True
+
+    def evaluate(self) -> None:
+        """Validate, anneal, sample."""
+        progress = self.progress
+        try:
+            score = evaluate(
+                self.model,
+                self.valid,
+                num_streams=self.config.valid_streams,
+                window=max(self.config.window, 128),
+                unit=self.streams.unit,
+                on_window=self._abandon_if_stopped,
+            )
+        except _AbandonedError:
+            self.save_and_stop()
+        self.writer.scalars(progress.step, progress.tokens, score.scalars("valid"))
+        best = progress.observe(score.loss)
+        self.schedule.observe(score.loss)
+        mark = "  best so far" if best else ""
+        log.info("valid  step %d  epoch %d  %s%s", progress.step, progress.epoch,
+                 score.describe(), mark)  # fmt: skip
+        self.sample()
+
+    def _abandon_if_stopped(self, num_targets: int) -> None:
+        if self.stop.requested:
+            raise _AbandonedError
+
+    def leave_if_stopped(self, num_targets: int) -> None:
+        """For the final evaluation: all is saved, and resuming evaluates again."""
+        if self.stop.requested:
+            raise Stopped(
+                f"stopped by {self.stop.requested} during the final evaluation",
+                f"Continue with: lm train resume={self.directory.path}",
+            )
+
+    def sample(self) -> None:
+        """Generate a little text, so that a person sees what the numbers mean."""
+        config, progress = self.config, self.progress
+        if not config.sample_tokens:
+            return
+        device = self.model.embedding.weight.device
+        (text,) = generate(
+            self.model,
+            self.tokenizer,
+            config.sample_prompt.encode(),
+            num_tokens=config.sample_tokens,
+            config=SamplingConfig(temperature=config.sample_temperature),
+            draws=generator(self.seed, progress.step, "sample", device),
+        )
+        shown = config.sample_prompt + text.decode("utf-8", errors="replace")
+        self.writer.text(progress.step, progress.tokens, tags.SAMPLES, shown)
+        log.info("sample\n%s", "\n".join("  | " + line for line in shown.splitlines()))
+
+    def save_due(self) -> bool:
+        """Whether a checkpoint is due between validations."""
+        every = self.config.save_every
+        return every is not None and self.progress.step % every == 0
+
+    def save(self, *, best: bool = False) -> None:
+        """Write a checkpoint of this very step."""
+        self.directory.checkpoints.save(
+            self.progress.step, capture(self), best=best, keep=self.config.keep
+        )
+
+    def save_and_stop(self) -> None:
+        """Save at a step boundary and leave."""
+        self.save()
+        raise Stopped(
+            f"stopped by {self.stop.requested} and saved at step {self.progress.step}",
+            f"Continue with: lm train resume={self.directory.path}",
+        )
+
+
+def bits_per_byte_factor(store: TokenStore) -> float | None:
+    """Bits per byte of one nat per token on this split; None where tokenization is lossy."""
+    header = store.header
+    if store.lossless_reason() is not None or not header.num_bytes:
+        return None
+    return header.num_tokens / header.num_bytes / math.log(2)

@@ -1,0 +1,101 @@
+"""Where a run stands (all that must survive a stop, as plain numbers) and when it ends."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from lm.data.streams import Streams, Window
+from lm.training.config import TrainerConfig
+
+
+@dataclass(slots=True)
+class Progress:
+    """Counters of a run.
+
+    Attributes:
+        step: windows trained, skipped ones included.
+        epoch: whole passes over the training split.
+        position: steps of every stream done in this epoch.
+        tokens: targets trained.
+        seconds: wall-clock time, evaluation included, over all sessions.
+        evaluated_step: the step of the last finished validation.
+        best_loss: lowest validation loss, at `best_step`.
+        bad_evaluations: validations since without improvement.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    position: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    evaluated_step: int = 0
+    best_loss: float | None = None
+    best_step: int = 0
+    bad_evaluations: int = 0
+
+    def advance(self, window: Window, streams: Streams) -> None:
+        """Count a trained window; wraps at the end of the epoch."""
+        self.step += 1
+        self.tokens += window.num_targets
+        self.position += len(window.tokens)
+        if self.position >= streams.length:
+            self.position = 0
+            self.epoch += 1
+
+    def observe(self, loss: float) -> bool:
+        """Count a validation; whether it is the best so far."""
+        self.evaluated_step = self.step
+        if math.isfinite(loss) and (self.best_loss is None or loss < self.best_loss):
+            self.best_loss, self.best_step, self.bad_evaluations = loss, self.step, 0
+            return True
+        self.bad_evaluations += 1
+        return False
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a run ends.
+
+    Attributes:
+        total_steps: the horizon in steps, from the limits that have one; None with wall-clock
+            time alone.
+        total_tokens: the same in targets, for the bar.
+    """
+
+    config: TrainerConfig
+    total_steps: int | None
+    total_tokens: int | None
+
+    @classmethod
+    def of(cls, config: TrainerConfig, streams: Streams) -> "Limits":
+        """Limits over these streams."""
+        horizons = []
+        if config.max_steps is not None:
+            horizons.append(config.max_steps)
+        if config.max_epochs is not None:
+            horizons.append(config.max_epochs * streams.windows_per_epoch)
+        if config.max_tokens is not None:
+            epochs, rest = divmod(config.max_tokens, streams.targets_per_epoch)
+            per_window = streams.num_streams * streams.window_length
+            horizons.append(epochs * streams.windows_per_epoch + -(-rest // per_window))
+        total = min(horizons, default=None)
+        if total is None:
+            return cls(config, None, None)
+        epochs, rest = divmod(total, streams.windows_per_epoch)
+        steps = epochs * streams.length + rest * streams.window_length
+        return cls(config, total, steps * streams.num_streams)
+
+    def reached(self, progress: Progress) -> str | None:
+        """The reason to end, or None."""
+        config = self.config
+        if self.total_steps is not None and progress.step >= self.total_steps:
+            return f"{progress.step} steps done"
+        if config.max_seconds is not None and progress.seconds >= config.max_seconds:
+            return f"trainer.max_seconds={config.max_seconds:g} reached"
+        if config.patience is not None and progress.bad_evaluations >= config.patience:
+            return f"no improvement in {progress.bad_evaluations} validations"
+        return None

@@ -1,0 +1,38 @@
+"""Signals: the first one asks the run to save and stop, a second one leaves at once."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
+]
+
+
+class StopFlag:
+    """Set by a signal and read at step boundaries."""
+
+    def __init__(self) -> None:
+        self.requested: str | None = None
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        """Note the signal; on the second, restore Python's default and leave."""
+        if self.requested is not None:
+            raise KeyboardInterrupt
+        self.requested = signal.Signals(number).name
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Install the handlers for the duration of a run; elsewhere than the main thread, none."""
+        previous = {}
+        try:
+            for number in _SIGNALS:
+                previous[number] = signal.signal(number, self.handle)
+        except ValueError:  # not the main thread: a notebook's executor, a launcher's worker
+            pass
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)

@@ -1,0 +1,116 @@
+"""A run's whole state to and from a checkpoint, so that resuming continues to the last bit."""
+
+import logging
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from lm.checkpoint import Checkpoint
+from lm.errors import CheckpointError
+from lm.models import LanguageModel
+from lm.models.base import State
+from lm.training.progress import Progress
+
+if TYPE_CHECKING:
+    from lm.training.loop import Trainer
+
+log = logging.getLogger(__name__)
+
+
+def capture(trainer: "Trainer") -> Checkpoint:
+    """Everything that must survive a stop, as of the last finished step."""
+    training = {f"statistics/{name}": t for name, t in trainer.statistics.sums.items()}
+    for name, tensor in trainer.optimizers.state_tensors().items():
+        training[f"optimizer/{name}"] = tensor
+    for k, layer in enumerate(trainer.state or []):
+        for name, tensor in layer.items():
+            training[f"state/{k}/{name}"] = tensor
+    return Checkpoint(
+        model=dict(trainer.model.named_parameters()),
+        training=training,
+        state={
+            "progress": trainer.progress.to_json(),
+            "schedule": trainer.schedule.state(),
+            "optimizer": trainer.optimizers.state_scalars(),
+            "metrics_bytes": trainer.writer.flush(),
+            **trainer.identity,
+        },
+        config=trainer.config_text,
+        tokenizer=trainer.tokenizer.to_json(),
+    )
+
+
+def restore(trainer: "Trainer", checkpoint: Checkpoint) -> None:
+    """Continue from a checkpoint of the same run.
+
+    Raises:
+        CheckpointError: model, optimiser or data are not those of the checkpoint.
+    """
+    compare_identity(trainer.identity, checkpoint.state)
+    load_parameters(trainer.model, checkpoint.model)
+    tensors = checkpoint.training
+    trainer.optimizers.load_state(_below("optimizer/", tensors), checkpoint.state["optimizer"])
+    trainer.schedule.load(checkpoint.state["schedule"])
+    trainer.statistics.load(_below("statistics/", tensors))
+    trainer.state = _recurrent_state(trainer.model, _below("state/", tensors))
+    trainer.progress = Progress(**checkpoint.state["progress"])
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _recurrent_state(model: LanguageModel, tensors: dict[str, Tensor]) -> State | None:
+    """None at the start of an epoch, when nothing was saved."""
+    if not tensors:
+        return None
+    device = model.embedding.weight.device
+    return [
+        {name: tensors[f"{k}/{name}"].to(device) for name in cell.state_names}
+        for k, cell in enumerate(model.cells)
+    ]
+
+
+def load_parameters(model: LanguageModel, tensors: dict[str, Tensor]) -> None:
+    """Copy parameters by name.
+
+    Raises:
+        CheckpointError: a name or a shape differs; names the first.
+    """
+    own = dict(model.named_parameters())
+    for name in sorted(own.keys() ^ tensors.keys()):
+        side = "lacks" if name in own else "has"
+        raise CheckpointError(
+            f"the checkpoint {side} the parameter {name}: it is another architecture",
+            "Use the model configuration that it was trained with.",
+        )
+    for name, parameter in own.items():
+        if parameter.shape != tensors[name].shape:
+            raise CheckpointError(
+                f"{name} has shape {list(tensors[name].shape)} in the checkpoint,"
+                f" {list(parameter.shape)} in the model",
+                "Use the model configuration that it was trained with.",
+            )
+        parameter.data.copy_(tensors[name])
+
+
+def compare_identity(now: dict[str, object], saved: dict[str, object]) -> None:
+    """The data must be the same; another machine is allowed and said aloud.
+
+    Raises:
+        CheckpointError: a split's tokens differ from those that the run was trained on.
+    """
+    if now["data"] != saved.get("data"):
+        raise CheckpointError(
+            "the data differ from those of the checkpoint (fingerprint of the tokens)",
+            "Restore the data, or start a new run with init_from=.",
+        )
+    old, new = saved.get("machine"), now["machine"]
+    assert isinstance(new, dict)
+    if isinstance(old, dict) and old != new:
+        differs = [f"{k} {old.get(k)} → {v}" for k, v in new.items() if old.get(k) != v]
+        log.warning("resumed, not bit-exact: %s", ", ".join(differs))

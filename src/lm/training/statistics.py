@@ -1,0 +1,74 @@
+"""Running sums of training, kept on the device and read every `log_every` steps."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_FIELDS = ("nats", "tokens", "norm", "clipped", "good", "skipped", "bad_run", "worst_run")
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """What happened since the last log point, on the host.
+
+    Attributes:
+        loss: mean nats per token over the steps that counted; NaN when all were skipped.
+        gradient_norm: mean pre-clip norm.
+        clip_fraction: share of steps that were clipped.
+        skipped: skipped steps since the start of the run.
+        worst_run: most skipped steps in a row since the last log point.
+    """
+
+    loss: float
+    gradient_norm: float
+    clip_fraction: float
+    skipped: int
+    worst_run: int
+
+
+class Statistics:
+    """The sums: 0-dim tensors by name, saved with the checkpoint so that logs resume exactly."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.sums: dict[str, Tensor] = {}
+        exact = torch.float32 if device.type == "mps" else torch.float64
+        for name in _FIELDS:
+            self.sums[name] = torch.zeros((), dtype=exact, device=device)
+
+    def add(
+        self, *, nats: Tensor, tokens: int, norm: Tensor, clipped: Tensor, skip: Tensor
+    ) -> None:
+        """Count a step without reading the device; a skipped step's NaN enters nothing."""
+        sums = self.sums
+        good = ~skip
+        zero = torch.zeros_like(sums["nats"])
+        sums["nats"] += torch.where(skip, zero, nats)
+        sums["norm"] += torch.where(skip, zero, norm)
+        sums["clipped"] += clipped & good
+        sums["tokens"] += good * tokens
+        sums["good"] += good
+        sums["skipped"] += skip
+        sums["bad_run"].add_(1).mul_(skip)
+        torch.maximum(sums["worst_run"], sums["bad_run"], out=sums["worst_run"])
+
+    def read(self) -> Interval:
+        """One transfer to the host; starts the next interval."""
+        values = dict(zip(self.sums, torch.stack(list(self.sums.values())).tolist(), strict=True))
+        good = values["good"]
+        for name in ("nats", "tokens", "norm", "clipped", "good"):
+            self.sums[name].zero_()
+        self.sums["worst_run"].copy_(self.sums["bad_run"])
+        nothing = float("nan")
+        return Interval(
+            loss=values["nats"] / values["tokens"] if values["tokens"] else nothing,
+            gradient_norm=values["norm"] / good if good else nothing,
+            clip_fraction=values["clipped"] / good if good else nothing,
+            skipped=int(values["skipped"]),
+            worst_run=int(values["worst_run"]),
+        )
+
+    def load(self, sums: dict[str, Tensor]) -> None:
+        """Continue from saved sums."""
+        for name, value in sums.items():
+            self.sums[name].copy_(value)

@@ -1,0 +1,115 @@
+"""One training step: forward, backward, clip, update; nothing in it reads the device."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from lm.data.streams import Window
+from lm.models import LanguageModel
+from lm.models.base import State, detach, join_streams, slice_streams
+from lm.models.language_model import part_of
+from lm.optim.clipping import ClipConfig, GradientNorms, clip_gradients
+from lm.optim.base import Optimizers
+from lm.runtime.randomness import Noise
+from lm.training.statistics import Statistics
+
+
+class TrainStep:
+    """The update of one window.
+
+    Accumulation splits the streams, never the time: each pass computes a slice of the streams with
+    its share of the noise, and the update equals the whole batch's to rounding.
+
+    A step whose loss or gradient is not finite leaves parameters, optimiser and recurrent state as
+    they were, decided on the device.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        optimizers: Optimizers,
+        statistics: Statistics,
+        *,
+        clip: ClipConfig,
+        num_streams: int,
+        passes: int,
+        seed: int,
+    ) -> None:
+        self.model = model
+        self.optimizers = optimizers
+        self.statistics = statistics
+        self.clip = clip
+        self.num_streams = num_streams
+        self.seed = seed
+        edges = [round(k * num_streams / passes) for k in range(passes + 1)]
+        self.slices = [slice(a, b) for a, b in pairwise(edges)]
+        self.parameters: dict[str, nn.Parameter] = {
+            name: p for name, p in model.named_parameters() if p.requires_grad
+        }
+        self.norms: GradientNorms | None = None
+
+    def __call__(
+        self, window: Window, state: State | None, *, step: int, lr_multiplier: float
+    ) -> State:
+        """Train on a window; the state to carry into the next one."""
+        self.optimizers.zero_grad()
+        objective, nats, new_state = self._accumulate(window, state, step)
+        norms = clip_gradients(self.parameters, self.clip)
+        skip = ~(norms.finite & torch.isfinite(objective))
+        self.optimizers.set_lr(lr_multiplier)
+        self.optimizers.step(skip)
+        self.statistics.add(
+            nats=nats,
+            tokens=window.num_targets,
+            norm=norms.total,
+            clipped=norms.clipped,
+            skip=skip,
+        )
+        self.norms = norms
+        return self._keep_finite(skip, state, new_state)
+
+    def norms_by_part(self) -> dict[str, float]:
+        """Pre-clip gradient norm of the last step by part of the model; reads the device."""
+        assert self.norms is not None
+        squares: dict[str, float] = {}
+        values = self.norms.by_parameter.tolist()
+        for name, norm in zip(self.norms.names, values, strict=True):
+            part = part_of(name)
+            squares[part] = squares.get(part, 0.0) + norm**2
+        return {part: square**0.5 for part, square in squares.items()}
+
+    def _accumulate(
+        self, window: Window, state: State | None, step: int
+    ) -> tuple[Tensor, Tensor, State]:
+        """Forward and backward over all slices: the objective, its Σ nats, the new state."""
+        device = self.model.embedding.weight.device
+        tokens = window.tokens.to(device, non_blocking=True)
+        targets = window.targets.to(device, non_blocking=True)
+        noise = Noise(self.seed, step, self.num_streams)
+        objective = torch.zeros((), device=device)
+        nats = torch.zeros((), dtype=self.statistics.sums["nats"].dtype, device=device)
+        states = []
+        for streams in self.slices:
+            output = self.model(
+                tokens[:, streams],
+                targets[:, streams],
+                None if state is None else slice_streams(state, streams),
+                noise=noise.for_streams(streams),
+                resets=None if window.resets is None else window.resets[:, streams],
+            )
+            share = output.objective * ((streams.stop - streams.start) / self.num_streams)
+            share.backward()
+            objective = objective + share.detach()
+            nats = nats + output.nll.sum(dtype=nats.dtype)
+            states.append(detach(output.state))
+        return objective, nats, states[0] if len(states) == 1 else join_streams(states)
+
+    def _keep_finite(self, skip: Tensor, old: State | None, new: State) -> State:
+        """After a skipped step the old state goes on: a NaN in it would spoil every later step."""
+        if old is None:
+            old = detach(self.model.initial_state(self.num_streams))
+        return [
+            {name: torch.where(skip, before[name], after[name]) for name in after}
+            for before, after in zip(old, new, strict=True)
+        ]

@@ -1,0 +1,188 @@
+"""A run that is stopped anywhere and resumed equals, bit for bit, one that was not."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from harness import Recipe
+
+from lm.errors import CheckpointError
+from lm.models import MODELS
+from lm.optim import OPTIMIZERS, SCHEDULES
+from lm.runtime.randomness import Noise
+from lm.training import step as step_module
+from lm.training.loop import Trainer
+
+RATES = {"sgd": 1.0, "adadelta": 1.0, "asgd": 1.0, "muon": 0.02, "adafactor": 0.01}
+
+
+def interrupted(
+    recipe: Recipe, stops: list[int], spoil: Callable[[Trainer], None] = lambda trainer: None
+) -> str:
+    for stop in stops:
+        recipe.run("stopped", stop_after=stop)
+    return recipe.run("stopped", spoil=spoil)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("cell", MODELS)
+def test_every_cell_and_optimizer_resumes_exactly(
+    tmp_path: Path, cell: str, optimizer: str
+) -> None:
+    optim = OPTIMIZERS[optimizer](lr=RATES.get(optimizer, 0.01))
+    recipe = Recipe(tmp_path, cell=cell, optim=optim, steps=8)
+    assert interrupted(recipe, [4]) == recipe.run("straight")
+
+
+def test_a_stop_after_any_step_changes_nothing(tmp_path: Path) -> None:
+    recipe = Recipe(tmp_path)
+    windows = recipe.build("probe").streams.windows_per_epoch
+    assert windows < recipe.steps / 2, "the run must cross epochs"
+    expected = recipe.run("straight")
+    for stop in range(1, 14):
+        own = Recipe(tmp_path / str(stop))
+        own.folder.mkdir()
+        assert interrupted(own, [stop]) == expected, stop
+
+
+def test_five_stops_in_one_run_change_nothing(tmp_path: Path) -> None:
+    recipe = Recipe(tmp_path)
+    assert interrupted(recipe, [1, 4, 5, 9, 13]) == recipe.run("straight")
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_every_schedule_gives_the_same_rates_after_a_stop(tmp_path: Path, schedule: str) -> None:
+    recipe = Recipe(tmp_path, schedule=SCHEDULES[schedule]())
+    assert interrupted(recipe, [7]) == recipe.run("straight")
+
+
+@pytest.mark.parametrize("extra", [{"accumulate": 3}, {"save_every": 1}, {"tokens_axis": True}])
+def test_trainer_settings_resume_exactly(tmp_path: Path, extra: dict[str, object]) -> None:
+    recipe = Recipe(tmp_path, trainer=extra)
+    assert interrupted(recipe, [5]) == recipe.run("straight")
+
+
+def forget_state(trainer: Trainer) -> None:
+    assert trainer.state is not None
+    trainer.state = None
+
+
+def forget_position(trainer: Trainer) -> None:
+    assert trainer.progress.position
+    trainer.progress.position = 0
+
+
+def forget_schedule(trainer: Trainer) -> None:
+    assert trainer.schedule.multiplier(0) < 1
+    trainer.schedule = Recipe(Path()).schedule.build(total_steps=14, steps_per_epoch=5)
+
+
+def forget_optimizer(trainer: Trainer) -> None:
+    for guard in trainer.optimizers.guards:
+        assert guard.optimizer.state
+        for state in guard.optimizer.state.values():
+            state["momentum_buffer"].zero_()
+
+
+@pytest.mark.parametrize(
+    "spoil", [forget_state, forget_position, forget_schedule, forget_optimizer]
+)
+def test_leaving_out_a_part_of_the_state_is_noticed(
+    tmp_path: Path, spoil: Callable[[Trainer], None]
+) -> None:
+    recipe = Recipe(tmp_path)
+    assert interrupted(recipe, [7], spoil) != recipe.run("straight")
+
+
+def test_leaving_out_the_generators_step_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe(tmp_path)
+    expected = recipe.run("straight")
+
+    def restarted(trainer: Trainer) -> None:
+        done = trainer.progress.step
+        monkeypatch.setattr(
+            step_module, "Noise", lambda seed, step, streams: Noise(seed, step - done, streams)
+        )
+
+    assert interrupted(recipe, [7], restarted) != expected
+
+
+def test_validating_and_saving_at_every_step_changes_no_weight(tmp_path: Path) -> None:
+    constant = SCHEDULES["constant"]()
+    often = Recipe(tmp_path, schedule=constant, trainer={"valid_every": 1, "save_every": 1})
+    never = Recipe(tmp_path, schedule=constant, trainer={"valid_every": 1000})
+    weights = []
+    for name, recipe in (("often", often), ("never", never)):
+        kept: list[Trainer] = []
+        recipe.run(name, spoil=kept.append)
+        weights.append(dict(kept[0].model.named_parameters()))
+    for name, parameter in weights[0].items():
+        assert parameter.equal(weights[1][name]), name
+
+
+def test_metrics_file_of_a_resumed_run_is_that_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    recipe = Recipe(tmp_path)
+    recipe.run("straight")
+    interrupted(recipe, [6, 7])
+
+    def lines(name: str) -> list[dict[str, float]]:
+        text = (tmp_path / name / "metrics.jsonl").read_text()
+        rows = [json.loads(line) for line in text.splitlines()]
+        return [{k: v for k, v in row.items() if not k.startswith("perf/")} for row in rows]
+
+    assert lines("stopped") == lines("straight")
+    assert [row["step"] for row in lines("stopped") if "train/loss" in row] == [4, 8, 12]
+
+
+def test_lines_written_after_the_checkpoint_are_dropped_on_resume(tmp_path: Path) -> None:
+    recipe = Recipe(tmp_path)
+    recipe.run("stopped", stop_after=6)
+    path = tmp_path / "stopped" / "metrics.jsonl"
+    saved = path.read_text()
+    with path.open("a") as file:
+        file.write('{"step": 7, "train/loss": 99}\n{"step": 8, "tra')
+    lines: list[str] = []
+    recipe.steps = 7  # one more step, which logs nothing but the validation at the end
+    recipe.run("stopped", spoil=lambda trainer: lines.append(path.read_text()))
+    assert path.read_text().startswith(saved)
+    assert "99" not in path.read_text()
+    assert '"tra' not in path.read_text().splitlines()[-1].replace('"train/', "")
+
+
+def test_a_stop_during_evaluation_repeats_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = Recipe(tmp_path)
+    expected = recipe.run("straight")
+    whole = Trainer._abandon_if_stopped
+
+    def stop_in_the_second(self: Trainer, num_targets: int) -> None:
+        if self.progress.step == 6:
+            self.stop.step = 6  # type: ignore[attr-defined]
+        whole(self, num_targets)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_abandon_if_stopped", stop_in_the_second)
+        assert recipe.run("stopped", stop_after=99).startswith("stopped")
+    state = recipe.build("stopped").directory.checkpoints.newest_good()[1].state
+    assert (state["progress"]["step"], state["progress"]["evaluated_step"]) == (6, 3)
+    assert recipe.run("stopped") == expected
+
+
+def test_other_data_are_refused(tmp_path: Path) -> None:
+    recipe = Recipe(tmp_path)
+    recipe.run("stopped", stop_after=3)
+    (tmp_path / "text.txt").write_text((tmp_path / "text.txt").read_text().replace("cat", "cow"))
+    with pytest.raises(CheckpointError, match="data differ"):
+        recipe.run("stopped")
+
+
+def test_another_optimizer_is_refused(tmp_path: Path) -> None:
+    recipe = Recipe(tmp_path)
+    recipe.run("stopped", stop_after=3)
+    recipe.optim = OPTIMIZERS["adamw"]()
+    with pytest.raises(CheckpointError, match="optimiser"):
+        recipe.run("stopped")
