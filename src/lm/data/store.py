@@ -1,0 +1,149 @@
+"""Tokens on disk: memory-mapped shards with a header that says what they hold.
+
+header.json              types, counts, SHA-256 of every file; written last
+shard-00000.bin …        token ids, little-endian, as narrow as the vocabulary allows
+units.bin                uint64: position of the last token of each unit; absent for streams
+"""
+
+import hashlib
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lm.data.pieces import TextCounts
+from lm.data.store_header import HEADER, Header, check_files, read_header
+from lm.data.store_writer import StoreWriter
+from lm.errors import DataError
+from lm.runtime.files import folder_atomically, sha256, storage_errors
+
+SHARD_TOKENS = 1 << 27
+_REMEDY = "Delete that folder; it is prepared again when needed."
+
+
+class Block(NamedTuple):
+    """Consecutive token ids, and the positions in the split of those that end a unit."""
+
+    ids: NDArray[np.int64]
+    unit_ends: NDArray[np.int64] | None = None
+
+
+class TokenStore:
+    """The tokens of a split, read from disk as they are asked for.
+
+    `store[a:b]` gives the ids from position a to b.
+    """
+
+    def __init__(self, path: Path, header: Header) -> None:
+        self.path = path
+        self.header = header
+        self._shards = [
+            np.memmap(path / shard.name, header.dtype, "r", shape=(shard.items,))
+            for shard in header.shards
+        ]
+        self._starts = np.cumsum([0, *(shard.items for shard in header.shards)])
+        units = header.units
+        self._units: NDArray[np.uint64] = (
+            np.memmap(path / units.name, "<u8", "r", shape=(units.items,))
+            if units is not None and units.items
+            else np.empty(0, np.uint64)
+        )
+
+    @classmethod
+    def open(cls, path: Path) -> "TokenStore":
+        """Open a store after checking its header and the sizes of its files.
+
+        Raises:
+            DataError: the store is missing or damaged.
+        """
+        try:
+            header = read_header(path / HEADER)
+            check_files(path, header)
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            LookupError,
+            AttributeError,
+            RecursionError,
+        ) as error:
+            raise DataError(f"token store {path} is damaged: {error}", _REMEDY) from error
+        return cls(path, header)
+
+    def __len__(self) -> int:
+        return self.header.num_tokens
+
+    def __getitem__(self, positions: slice) -> NDArray[np.int64]:
+        start, stop, step = positions.indices(len(self))
+        assert step == 1, "a store is read forwards"
+        ids = np.empty(max(stop - start, 0), np.int64)
+        index = int(np.searchsorted(self._starts, start, "right")) - 1
+        filled = 0
+        while filled < len(ids):
+            first = start + filled - int(self._starts[index])
+            part = self._shards[index][first : first + len(ids) - filled]
+            ids[filled : filled + len(part)] = part
+            filled += len(part)
+            index += 1
+        return ids
+
+    def unit_ends(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Positions in [start, stop) whose token is the last of a unit."""
+        first, last = np.searchsorted(self._units, np.array([start, stop], np.uint64))
+        return self._units[first:last].astype(np.int64)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over the hashes of the files: the tokens and the unit boundaries."""
+        hashes = "".join(file.sha256 for file in self.header.files)
+        return hashlib.sha256(hashes.encode()).hexdigest()
+
+    @property
+    def predicted_bytes(self) -> int:
+        """Bytes of the original text that the predicted tokens, all but the first, cover."""
+        return self.header.predicted_bytes
+
+    def lossless_reason(self) -> str | None:
+        """Why the tokens do not give the original text back, or None when they do."""
+        return self.header.lossless_reason()
+
+    def verify(self) -> None:
+        """Compare every file with its hash.
+
+        Raises:
+            DataError: a file was altered.
+        """
+        for file in self.header.files:
+            if sha256(self.path / file.name) != file.sha256:
+                raise DataError(f"{self.path / file.name} is damaged: its hash differs", _REMEDY)
+
+
+def write_store(
+    path: Path,
+    blocks: Iterable[Block],
+    *,
+    vocab_size: int,
+    tokenizer: str = "",
+    counts: TextCounts | None = None,
+    shard_tokens: int = SHARD_TOKENS,
+) -> TokenStore:
+    """Write a store as its tokens come, whole or not at all; an old one at `path` is replaced.
+
+    Args:
+        tokenizer: the tokenizer's fingerprint.
+        counts: what to say of the text; read after the last block, so that whoever makes the
+            blocks may count while doing so.
+
+    Raises:
+        DataError: a token id is outside the vocabulary, or there are no tokens.
+        StorageError: disk full or read-only.
+    """
+    with storage_errors(f"write {path}"), folder_atomically(path) as new, ExitStack() as stack:
+        writer = StoreWriter(new, vocab_size, shard_tokens, stack)
+        for block in blocks:
+            writer.add(block.ids, block.unit_ends)
+        writer.finish(tokenizer, counts or TextCounts())
+    return TokenStore.open(path)

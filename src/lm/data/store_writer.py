@@ -1,0 +1,113 @@
+"""Writing the files of a token store as its tokens come."""
+
+import hashlib
+import json
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lm.data.pieces import TextCounts
+from lm.data.store_header import FORMAT, HEADER, UNITS, File, Header, dtype_of, shard_name
+from lm.errors import DataError
+from lm.runtime.files import sync
+
+
+class _Writer:
+    """One file of the store: written, hashed and counted at the same time."""
+
+    def __init__(self, path: Path, dtype: str, stack: ExitStack) -> None:
+        self._path = path
+        self._dtype = dtype
+        self._file = stack.enter_context(path.open("wb"))
+        self._digest = hashlib.sha256()
+        self.items = 0
+
+    def write(self, values: NDArray[np.int64]) -> None:
+        raw = values.astype(self._dtype).tobytes()
+        self._file.write(raw)
+        self._digest.update(raw)
+        self.items += len(values)
+
+    def close(self) -> File:
+        self._file.close()
+        sync(self._path)
+        return File(name=self._path.name, items=self.items, sha256=self._digest.hexdigest())
+
+
+class StoreWriter:
+    """The shards and units of a store that is being written into `folder`."""
+
+    def __init__(self, folder: Path, vocab_size: int, shard_tokens: int, stack: ExitStack) -> None:
+        self._folder = folder
+        self._vocab_size = vocab_size
+        self._shard_tokens = shard_tokens
+        self._stack = stack
+        self._shard: _Writer | None = None
+        self._units: _Writer | None = None
+        self._shards: list[File] = []
+        self._max_id = 0
+
+    def add(self, ids: NDArray[np.int64], unit_ends: NDArray[np.int64] | None) -> None:
+        """Append tokens, filling shard after shard, and the positions that end a unit.
+
+        Raises:
+            DataError: an id is outside the vocabulary.
+        """
+        self._check_range(ids)
+        rest = ids
+        while len(rest):
+            if self._shard is None:
+                path = self._folder / shard_name(len(self._shards))
+                self._shard = _Writer(path, dtype_of(self._vocab_size), self._stack)
+            room = self._shard_tokens - self._shard.items
+            self._shard.write(rest[:room])
+            rest = rest[room:]
+            if self._shard.items == self._shard_tokens:
+                self._shards.append(self._shard.close())
+                self._shard = None
+        if unit_ends is not None:
+            if self._units is None:
+                self._units = _Writer(self._folder / UNITS, "<u8", self._stack)
+            self._units.write(unit_ends)
+
+    def _check_range(self, ids: NDArray[np.int64]) -> None:
+        low, high = int(ids.min(initial=0)), int(ids.max(initial=0))
+        if low < 0 or high >= self._vocab_size:
+            raise DataError(
+                f"token id {low if low < 0 else high} is outside the vocabulary of"
+                f" {self._vocab_size}",
+                "Encode with the tokenizer whose vocabulary is given.",
+            )
+        self._max_id = max(self._max_id, high)
+
+    def finish(self, tokenizer: str, counts: TextCounts) -> None:
+        """Close the files and write the header that makes them a store.
+
+        Raises:
+            DataError: there are no tokens.
+        """
+        if self._shard is not None:
+            self._shards.append(self._shard.close())
+        if not self._shards:
+            raise DataError("the text has no tokens", "Give a text with at least one word.")
+        header = Header(
+            format=FORMAT,
+            dtype=dtype_of(self._vocab_size),
+            vocab_size=self._vocab_size,
+            tokenizer=tokenizer,
+            num_tokens=sum(shard.items for shard in self._shards),
+            max_id=self._max_id,
+            num_bytes=counts.num_bytes,
+            num_words=counts.num_words,
+            first_token_bytes=counts.first_token_bytes,
+            first_token_words=counts.first_token_words,
+            unknown_count=counts.unknown_count,
+            rewritten_lines=counts.rewritten_lines,
+            shards=tuple(self._shards),
+            units=None if self._units is None else self._units.close(),
+        )
+        (self._folder / HEADER).write_text(json.dumps(asdict(header), indent=1), encoding="utf-8")
+        sync(self._folder / HEADER)
