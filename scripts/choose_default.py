@@ -4,7 +4,7 @@ Each candidate's step is timed first (the fastest of several, which other load d
 its number of steps is what fits the budget. Then each is trained on the default corpus and ranked
 by its best validation bits per byte. The result is a Markdown table with hardware and date.
 
-    python scripts/choose_default.py --budget 200 --output docs/default_recipe.md
+    python scripts/choose_default.py --timings timings.json --output docs/default_recipe.md
 """
 
 import argparse
@@ -15,7 +15,6 @@ import platform
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +67,6 @@ def merged(overrides: tuple[str, ...]) -> list[str]:
             del values[item[1:]]
         else:
             values[item.partition("=")[0]] = item
-    # A group's choice must come before its fields; Hydra does not mind, people do.
     return list(values.values())
 
 
@@ -86,15 +84,24 @@ def rows(directory: Path) -> list[dict[str, float]]:
 
 
 def step_seconds(overrides: list[str], runs: Path) -> float:
-    """Seconds of a training step: from the best throughput of short intervals."""
+    """Seconds of a training step: the fastest of many, which other load disturbs least."""
     short = [
-        "trainer.max_steps=24", "trainer.log_every=2", "trainer.test=false",
+        "trainer.max_steps=24", "trainer.log_every=1", "trainer.test=false",
         "trainer.sample_tokens=0", "trainer.valid_streams=64", "schedule.warmup_steps=1",
     ]  # fmt: skip
     directory = run([o for o in overrides if "warmup" not in o] + short, runs, "timing")
     logged = [row for row in rows(directory) if "perf/tokens_per_second" in row]
-    per_step = (logged[-1]["tokens"] - logged[-2]["tokens"]) / 2
+    per_step = logged[-1]["tokens"] - logged[-2]["tokens"]
     return per_step / max(row["perf/tokens_per_second"] for row in logged[2:])
+
+
+def timings(path: Path, runs: Path) -> dict[str, float]:
+    """Seconds per step of every candidate, measured once and kept in a file."""
+    if not path.exists():
+        seconds = {name: step_seconds(merged(extra), runs) for name, extra in CANDIDATES.items()}
+        path.write_text(json.dumps(seconds, indent=1), encoding="utf-8")
+    known: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+    return known
 
 
 def measure(name: str, overrides: list[str], budget: float, seconds: float, runs: Path) -> Result:
@@ -118,8 +125,8 @@ def measure(name: str, overrides: list[str], budget: float, seconds: float, runs
 def table(results: list[Result], budget: float) -> str:
     """Markdown, best first."""
     lines = [
-        f"{budget:.0f} s of training each, torch {torch.__version__}, {os.cpu_count()} cores of"
-        f" {platform.machine()}, {datetime.date.today()}.",
+        f"{budget:.0f} s of training each on {os.cpu_count()} {platform.machine()} cores,"
+        f" torch {torch.__version__}, {datetime.date.today()}.",
         "",
         "| candidate | parameters | ms/step | steps | valid ppl/token | **valid bits/byte** |",
         "|---|--:|--:|--:|--:|--:|",
@@ -137,17 +144,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--budget", type=float, default=200.0, help="seconds of training each")
     parser.add_argument("--only", nargs="*", default=list(CANDIDATES), help="candidates by name")
+    parser.add_argument("--timings", type=Path, required=True, help="JSON file, made if absent")
     parser.add_argument("--output", type=Path, help="Markdown file to write the table to")
     arguments = parser.parse_args()
-    started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder)
+        seconds = timings(arguments.timings, runs)
         results = []
         for name in arguments.only:
             overrides = merged(CANDIDATES[name])
-            seconds = step_seconds(overrides, runs)
-            results.append(measure(name, overrides, arguments.budget, seconds, runs))
-            print(f"{results[-1]}  ({time.perf_counter() - started:.0f} s)", flush=True)
+            results.append(measure(name, overrides, arguments.budget, seconds[name], runs))
+            print(results[-1], flush=True)
     text = table(results, arguments.budget)
     print(text)
     if arguments.output is not None:

@@ -148,8 +148,8 @@ def test_lines_written_after_the_checkpoint_are_dropped_on_resume(tmp_path: Path
     recipe.steps = 7  # one more step, which logs nothing but the validation at the end
     recipe.run("stopped", spoil=lambda trainer: lines.append(path.read_text()))
     assert path.read_text().startswith(saved)
-    assert "99" not in path.read_text()
-    assert '"tra' not in path.read_text().splitlines()[-1].replace('"train/', "")
+    assert '"train/loss": 99}' not in path.read_text()
+    assert all(json.loads(line) for line in path.read_text().splitlines())
 
 
 def test_a_stop_during_evaluation_repeats_it(
@@ -184,5 +184,5 @@ def test_another_optimizer_is_refused(tmp_path: Path) -> None:
     recipe = Recipe(tmp_path)
     recipe.run("stopped", stop_after=3)
     recipe.optim = OPTIMIZERS["adamw"]()
-    with pytest.raises(CheckpointError, match="optimiser"):
+    with pytest.raises(CheckpointError, match="optimizer is SGD"):
         recipe.run("stopped")

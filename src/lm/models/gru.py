@@ -9,6 +9,7 @@ Gates are stacked in PyTorch's order r, z, n.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -37,6 +38,8 @@ class GRUConfig(ModelConfig):
         num_biases: bias vectors per layer: 2 as in PyTorch, 1 or 0.
         chrono_max: longest lag for chrono initialisation of the update gate's bias; None is off.
     """
+
+    transient: ClassVar[frozenset[str]] = ModelConfig.transient | {"chrono_max"}
 
     num_biases: int = 1
     chrono_max: int | None = None

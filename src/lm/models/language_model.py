@@ -1,7 +1,7 @@
 """The language model: `embedding → one-layer cells with dropout between → head`."""
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import ClassVar
 
@@ -36,6 +36,8 @@ class ModelConfig:
     """
 
     group: ClassVar[str] = "model"
+    # What a trained model does not depend on: fields that act on initialisation or training only.
+    transient: ClassVar[frozenset[str]] = frozenset({"dropout", "init"})
 
     embedding_size: int = 256
     hidden_size: int = 256
@@ -59,6 +61,12 @@ class ModelConfig:
     def sizes(self) -> list[int]:
         """H of each layer, from below."""
         return self.layer_sizes or [self.hidden_size] * self.num_layers
+
+    def architecture(self) -> dict[str, object]:
+        """What weights belong to: the config's class and every field but the transient ones."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        kept = {name: value for name, value in values.items() if name not in self.transient}
+        return {"cell": type(self).__name__, **kept}
 
     @abstractmethod
     def build_cell(self, input_size: int, hidden_size: int) -> Cell:

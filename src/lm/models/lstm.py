@@ -43,6 +43,8 @@ class LSTMConfig(ModelConfig):
             biases; None is off.
     """
 
+    transient: ClassVar[frozenset[str]] = ModelConfig.transient | {"forget_bias", "chrono_max"}
+
     num_biases: int = 1
     forget_bias: float | None = 1.0
     chrono_max: int | None = None

@@ -1,0 +1,101 @@
+"""The command line: `lm <verb> [overrides]` and one console script per verb.
+
+This module imports neither torch nor Hydra, so that `lm --help` answers at once.
+"""
+
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+
+from lm import __version__
+
+VERBS = {
+    "train": "train a model, continue a run (resume=), or start from its weights (init_from=)",
+    "evaluate": "exact loss, perplexity and bits per byte of a run on a split",
+    "generate": "sample text from a run",
+    "import": "turn pytorch/examples-style weights into a run: lm import PATH vocabulary=FILE",
+}
+
+_HELP = """\
+lm: train, evaluate, sample and reuse recurrent language models
+
+usage: lm <verb> [group=option] [field=value] …
+
+{verbs}
+
+  lm train                          the default model on the default corpus
+  lm train model=rnn optim.lr=0.01  another cell, another learning rate
+  lm train -m model=rnn,lstm        one run for each
+  lm <verb> --help                  every group, option and field
+  lm <verb> --cfg job               the configuration that would be used
+
+exit codes: 0 done · 2 configuration · 3 data · 4 checkpoint · 5 non-finite training ·
+            6 storage · 7 out of memory · 75 stopped by a signal and saved
+LM_TRACEBACK=1 shows where an error comes from.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`lm`: run a verb and give its exit code."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "help"):
+        return _guarded(lambda: _say(_HELP.format(verbs=_verb_lines())))
+    if given[0] == "--version":
+        return _guarded(lambda: _say(f"lm {__version__}\n"))
+    verb, *rest = given
+    if verb not in VERBS:
+        close = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"; nearest: {close[0]}" if close else ""
+        sys.stderr.write(f"lm: error: no verb {verb!r}{hint}\n  Verbs: {', '.join(VERBS)}.\n")
+        return 2
+    return _run(verb, rest)
+
+
+def train() -> int:
+    """`lm-train`."""
+    return _run("train", sys.argv[1:])
+
+
+def evaluate() -> int:
+    """`lm-evaluate`."""
+    return _run("evaluate", sys.argv[1:])
+
+
+def generate() -> int:
+    """`lm-generate`."""
+    return _run("generate", sys.argv[1:])
+
+
+def import_() -> int:
+    """`lm-import`."""
+    return _run("import", sys.argv[1:])
+
+
+def _run(verb: str, arguments: Sequence[str]) -> int:
+    def action() -> int:
+        from lm.cli.launch import launch
+
+        return launch(verb, arguments)
+
+    return _guarded(action)
+
+
+def _guarded(action: Callable[[], int]) -> int:
+    """The action's exit code, or that of what it raises."""
+    from lm.cli.report import report
+
+    try:
+        code = action()
+        sys.stdout.flush()
+    except BaseException as error:
+        return report(error)
+    return code
+
+
+def _say(text: str) -> int:
+    sys.stdout.write(text)
+    return 0
+
+
+def _verb_lines() -> str:
+    return "\n".join(f"  {verb:10}{summary}" for verb, summary in VERBS.items())

@@ -1,0 +1,231 @@
+"""Run a verb through Hydra: the only file that touches `@hydra.main`.
+
+Hydra is run such that it neither prints errors nor swallows them: every job is composed and parsed
+before Hydra creates anything, and what a job raises is kept until Hydra is done.
+"""
+
+import contextlib
+import io
+import logging
+import math
+import os
+import secrets
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import env_override
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lm import config
+from lm.cli import VERBS
+from lm.cli.report import report
+from lm.errors import ConfigError
+from lm.run_directory import ConsoleHandler
+from lm.runtime.files import storage_errors
+
+
+def train(overrides: Sequence[str] = ()) -> float | None:
+    """`lm train` for Python: `lm.train(["model=rnn", "optim.lr=0.01"])`.
+
+    Returns:
+        The best validation loss, in nats per token.
+
+    Raises:
+        LmError: what the command line would print.
+    """
+    prepared = [config.prepare(override) for override in overrides]
+    return run_job("train", config.compose("train", prepared), prepared)
+
+
+def run_job(
+    verb: str, composed: DictConfig, overrides: Sequence[str], job_directory: Path | None = None
+) -> float | None:
+    """Parse the configuration and run the verb's command."""
+    command = import_module(f"lm.commands.{verb}_" if verb == "import" else f"lm.commands.{verb}")
+    parsed = config.parse(composed, config.ROOTS[verb])
+    call = config.Invocation(composed, tuple(overrides), job_directory)
+    with config.invoking(call), _console():
+        result: float | None = command.run(parsed)
+        return result
+
+
+def launch(verb: str, arguments: Sequence[str]) -> int:
+    """Run the verb as its command line says and give the exit code.
+
+    Raises:
+        LmError: the command line is at fault, or its single job.
+    """
+    flags, given = _read_flags(verb, arguments)
+    config.load_plugins()
+    overrides = [*config.local_search_path(flags.overrides), *flags.overrides]
+    root, extra_dir = flags.config_name or verb, flags.config_dir
+    raised: tuple[type[Exception], ...] = (Exception,)
+    if _runs_jobs(flags):
+        jobs, sweep = config.compose_jobs(root, overrides, extra_dir, sweep=flags.multirun)
+        for job in jobs:
+            config.parse(job, config.ROOTS[verb])
+        if sweep:
+            overrides += _sweep_directory(verb, overrides, jobs[0])
+        # All else is a bug of ours from here on, and must not look like a mistake of the user's.
+        raised = (HydraException, OmegaConfBaseException)
+    elif flags.cfg or flags.help:
+        config.compose(root, overrides, extra_dir=extra_dir)
+    task = _Task(verb)
+    with config.explained(root, overrides, raised=raised):
+        code = _call_hydra(verb, task, [*overrides, *given], plain=not flags.help)
+    return code or task.outcome()
+
+
+def _call_hydra(verb: str, task: "_Task", arguments: list[str], *, plain: bool) -> int:
+    main = hydra.main(
+        version_base=config.VERSION_BASE, config_path=str(config.config_dir()), config_name=verb
+    )(task)
+    with (
+        _argv([f"lm-{verb}", *arguments]),
+        env_override({"HYDRA_FULL_ERROR": "1"}),
+        contextlib.nullcontext() if plain else _without_schemas(),
+    ):
+        try:
+            main()
+        except SystemExit as exit_:
+            return exit_.code if isinstance(exit_.code, int) else 0
+    return 0
+
+
+@dataclass
+class _Task:
+    """What Hydra calls for each job."""
+
+    verb: str
+    owner: int = field(default_factory=os.getpid)
+    codes: list[int] = field(default_factory=list)
+    failure: Exception | None = None
+
+    def __call__(self, composed: DictConfig) -> float | None:
+        config.load_plugins()  # a launcher may have started this process
+        context = HydraConfig.get()
+        overrides = list(context.overrides.task)
+        if context.mode != RunMode.MULTIRUN:
+            return self._single(composed, overrides)
+        name = f"job {context.job.num} ({' '.join(overrides)})"
+        sys.stderr.write(f"lm: {name}\n")
+        own = Path(context.sweep.dir) / (
+            str(context.job.num) if context.sweep.subdir == "." else context.sweep.subdir
+        )
+        try:
+            return run_job(self.verb, composed, overrides, own)
+        except Exception as error:
+            if os.getpid() != self.owner:
+                raise  # the launcher carries it to the process that counts
+            self.codes.append(report(error, f"{name}: "))
+            return math.nan
+
+    def _single(self, composed: DictConfig, overrides: list[str]) -> float | None:
+        try:
+            return run_job(self.verb, composed, overrides)
+        except Exception as error:  # raised again once Hydra, which would print it, is done
+            self.failure = error
+            return None
+
+    def outcome(self) -> int:
+        """The first failure's exit code, or 0.
+
+        Raises:
+            Exception: the single job's.
+        """
+        if self.failure is not None:
+            raise self.failure
+        return self.codes[0] if self.codes else 0
+
+
+def _read_flags(verb: str, arguments: Sequence[str]) -> tuple[Namespace, list[str]]:
+    """Hydra's flags as parsed, overrides prepared, and the flags as given."""
+    given = list(arguments)
+    positional = given and not given[0].startswith("-") and not config.is_override(given[0])
+    if verb == "import" and positional:
+        given[0] = f"path={given[0]}"
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            flags = get_args_parser().parse_intermixed_args(given)
+    except SystemExit as exit_:
+        if not exit_.code:
+            raise
+        fault = said.getvalue().rpartition("error: ")[2].strip()
+        raise ConfigError(fault, f"`lm {verb} --help` shows the flags.") from None
+    if flags.experimental_rerun:
+        raise ConfigError("--experimental-rerun runs a pickle", "Use resume=<run directory>.")
+    if flags.config_path:
+        raise ConfigError("--config-path hides lm's own files", "Use --config-dir=<folder>.")
+    rest = list(given)
+    for override in flags.overrides:
+        rest.remove(override)
+    flags.overrides = [config.prepare(text, sweep=flags.multirun) for text in flags.overrides]
+    if flags.help:
+        flags.overrides.append(f"hydra.help.header={config.free_text(f'lm {verb}: {VERBS[verb]}')}")
+    return flags, rest
+
+
+def _runs_jobs(flags: Namespace) -> bool:
+    looks = (flags.help, flags.hydra_help, flags.cfg, flags.info, flags.shell_completion)
+    return not any(looks)
+
+
+def _sweep_directory(verb: str, overrides: Sequence[str], job: DictConfig) -> list[str]:
+    """Where a multirun's jobs go, unless the user said it: <runs>/<name>/multirun_<id>.
+
+    Raises:
+        StorageError: it cannot be made; this is the first thing that a multirun writes.
+    """
+    if any(config.key_of(override) == "hydra.sweep.dir" for override in overrides):
+        return []
+    stamp = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{secrets.token_hex(3)}"
+    runs, name = (OmegaConf.select(job, key) for key in ("runs", "name"))
+    folder = Path(runs or "runs", name or verb, f"multirun_{stamp}")
+    with storage_errors(f"create {folder}"):
+        folder.mkdir(parents=True)
+    return [f"hydra.sweep.dir={config.free_text(str(folder))}"]
+
+
+@contextlib.contextmanager
+def _console() -> Iterator[None]:
+    """Show `lm`'s log on standard error while a command runs."""
+    logger, handler = logging.getLogger("lm"), ConsoleHandler()
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+
+
+@contextlib.contextmanager
+def _argv(arguments: list[str]) -> Iterator[None]:
+    before, sys.argv = sys.argv, arguments
+    try:
+        yield
+    finally:
+        sys.argv = before
+
+
+@contextlib.contextmanager
+def _without_schemas() -> Iterator[None]:
+    """Leave the groups of schemas out of Hydra's help: they are no choices."""
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text):
+        yield
+    lines = text.getvalue().splitlines(keepends=True)
+    sys.stdout.write("".join(line for line in lines if not line.startswith("schema/")))

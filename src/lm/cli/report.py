@@ -1,0 +1,74 @@
+"""From an exception to an exit code and two lines: what is wrong, and how to mend it."""
+
+import errno
+import os
+import sys
+import traceback
+
+from lm.errors import LmError, OutOfMemoryError, Stopped, StorageError
+
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+
+
+def report(error: BaseException, job: str = "") -> int:
+    """Say on standard error what happened, and give the exit code.
+
+    Args:
+        job: which job of a multirun failed.
+    """
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    if isinstance(error, BrokenPipeError):
+        _silence_stdout()
+        return BROKEN_PIPE
+    if isinstance(error, KeyboardInterrupt):
+        sys.stderr.write("lm: interrupted\n")
+        return INTERRUPTED
+    known = as_user_error(error)
+    if known is None or os.environ.get("LM_TRACEBACK") == "1":
+        traceback.print_exception(error)
+    if known is None:
+        sys.stderr.write(
+            f"lm: error: {job}{type(error).__name__}: {error}\n"
+            "  This is a bug in lm; please report it with the lines above.\n"
+        )
+        return LmError.code
+    said = "" if isinstance(known, Stopped) else "error: "
+    remedy = f"  {known.remedy}\n" if known.remedy else ""
+    sys.stderr.write(f"lm: {said}{job}{known.cause}\n{remedy}")
+    return known.code
+
+
+def as_user_error(error: BaseException) -> LmError | Stopped | None:
+    """The error in the user's terms; None for a bug of ours."""
+    if isinstance(error, LmError | Stopped):
+        return error
+    if isinstance(error, OSError) and error.errno in _STORAGE:
+        place = f" {error.filename}" if error.filename else ""
+        return StorageError(
+            f"cannot write{place}: {error.strerror}",
+            "Free some space, or choose a writable folder with runs= or runtime.cache=.",
+        )
+    if _is_out_of_memory(error):
+        first = str(error).strip().splitlines() or ["the machine ran out of memory"]
+        return OutOfMemoryError(
+            f"out of memory: {first[0]}",
+            "Set a smaller trainer.batch_size, trainer.window or model, or trainer.accumulate=2.",
+        )
+    return None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # torch's own OutOfMemoryError is a RuntimeError that says so too.
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(sign in text for sign in _NO_MEMORY)
+    )
+
+
+def _silence_stdout() -> None:
+    """Keep the interpreter from flushing into the closed pipe once more at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,136 @@
+"""How a run begins: fresh, resumed exactly (`resume=`), or from other weights (`init_from=`)."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from lm.checkpoint import Checkpoint, locate, read
+from lm.config import (
+    Invocation,
+    TrainConfig,
+    dump,
+    load_config,
+    parse,
+    portable_config,
+    resume_config,
+)
+from lm.config.fields import plain
+from lm.config.inherit import inherit_model
+from lm.data.corpus import Corpus
+from lm.data.tokenizers import Tokenizer, TokenizerConfig, tokenizer_from_json
+from lm.errors import CheckpointError
+from lm.models import LanguageModel
+from lm.run_directory import RunDirectory
+from lm.training.snapshot import load_parameters
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Start:
+    """What a run begins with.
+
+    Attributes:
+        composed: the configuration, interpolations unresolved.
+        tokenizer: the checkpoint's, or the configuration of one to train.
+        directory, resumed: of the run that is continued.
+        weights: the parameters that a new run starts from.
+    """
+
+    config: TrainConfig
+    composed: DictConfig
+    corpus: Corpus
+    tokenizer: Tokenizer | TokenizerConfig
+    directory: RunDirectory | None = None
+    resumed: Checkpoint | None = None
+    weights: Checkpoint | None = None
+
+    @property
+    def run_text(self) -> str:
+        """The configuration as the run directory keeps it, unresolved."""
+        return dump(self.composed)
+
+    @property
+    def config_text(self) -> str:
+        """The configuration as a checkpoint keeps it: it may leave this machine."""
+        return dump(portable_config(self.composed))
+
+    def plain_config(self) -> dict[str, Any]:
+        """The configuration as plain data, without anything of this machine's environment."""
+        return plain(portable_config(self.composed))
+
+    def build_model(self, tokenizer: Tokenizer) -> LanguageModel:
+        """The model, from the seed or from the weights to start with."""
+        model = self.config.model.build(tokenizer.vocab_size, seed=self.config.seed)
+        if self.weights is not None:
+            load_parameters(model, _extended(self.weights.model, model))
+        return model
+
+
+def begin(config: TrainConfig, call: Invocation) -> Start:
+    """Look at `resume` and `init_from`, and find the corpus."""
+    if config.resume is not None:
+        return _resume(Path(config.resume), call)
+    if config.init_from is not None:
+        return _init_from(Path(config.init_from), call)
+    return Start(config, call.config, _corpus(config), config.tokenizer)
+
+
+def _corpus(config: TrainConfig) -> Corpus:
+    return config.data.build(config.runtime.cache_folder())
+
+
+def _resume(path: Path, call: Invocation) -> Start:
+    directory = RunDirectory.open(path)
+    folder, checkpoint = directory.checkpoints.newest_good()
+    saved = load_config(folder / "config.yaml")
+    composed = resume_config(saved, call.config, call.overrides)
+    config = parse(composed, TrainConfig)
+    log.info("resuming %s at step %d", path, checkpoint.state["progress"]["step"])
+    return Start(
+        config,
+        composed,
+        _corpus(config),
+        tokenizer_from_json(checkpoint.tokenizer),
+        directory=directory,
+        resumed=checkpoint,
+    )
+
+
+def _init_from(path: Path, call: Invocation) -> Start:
+    folder = locate(path, "best")
+    checkpoint = read(folder)
+    saved = load_config(folder / "config.yaml")
+    composed = inherit_model(saved, call.config, call.overrides)
+    config = parse(composed, TrainConfig)
+    theirs, ours = parse(saved, TrainConfig).model, config.model
+    for name in sorted(theirs.architecture().keys() | ours.architecture().keys()):
+        old, new = theirs.architecture().get(name), ours.architecture().get(name)
+        if old != new:
+            raise CheckpointError(
+                f"model.{name} is {new!r}, the weights of {path} have {old!r}",
+                "Drop that override: the architecture comes with the weights.",
+            )
+    corpus = _corpus(config)
+    tokenizer = tokenizer_from_json(checkpoint.tokenizer)
+    if config.extend_vocabulary:
+        before = tokenizer.vocab_size
+        tokenizer = tokenizer.extended(corpus.train)
+        log.info("vocabulary extended from %d to %d", before, tokenizer.vocab_size)
+    return Start(config, composed, corpus, tokenizer, weights=checkpoint)
+
+
+def _extended(saved: dict[str, torch.Tensor], model: LanguageModel) -> dict[str, torch.Tensor]:
+    """The saved parameters; rows of new vocabulary entries stay as they were initialised."""
+    tensors = dict(saved)
+    for name, parameter in model.named_parameters():
+        old = tensors.get(name)
+        if name not in ("embedding.weight", "head.weight", "head.bias") or old is None:
+            continue
+        if len(old) < len(parameter) and old.shape[1:] == parameter.shape[1:]:
+            tensors[name] = torch.cat([old, parameter.detach()[len(old) :]])
+    return tensors

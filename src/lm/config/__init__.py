@@ -1,0 +1,57 @@
+"""What a command is told: root schemas, components by name, composition, parsing, saved configs.
+
+The lowest layer that knows Hydra and OmegaConf. A command line becomes a typed object in two
+steps, `compose` (YAML and overrides to a `DictConfig`) and `parse` (to the dataclasses, whose
+range checks run); everything that can be wrong with it is a `ConfigError` by then, and nothing
+has been written.
+"""
+
+from lm.config.composition import (
+    VERSION_BASE,
+    compose,
+    compose_jobs,
+    config_dir,
+    explained,
+    local_search_path,
+)
+from lm.config.fields import PATH_FIELDS, TEXT_FIELDS
+from lm.config.invocation import Invocation, invocation, invoking, job_directory
+from lm.config.overrides import free_text, is_override, key_of, prepare
+from lm.config.parsing import parse
+from lm.config.registry import load_plugins, register, schema_named
+from lm.config.resume import resume_config
+from lm.config.roots import ROOTS, EvaluateConfig, GenerateConfig, ImportConfig, TrainConfig
+from lm.config.saved import dump, load_config, portable_config, save_config
+
+__all__ = [
+    "PATH_FIELDS",
+    "ROOTS",
+    "TEXT_FIELDS",
+    "VERSION_BASE",
+    "EvaluateConfig",
+    "GenerateConfig",
+    "ImportConfig",
+    "Invocation",
+    "TrainConfig",
+    "compose",
+    "compose_jobs",
+    "config_dir",
+    "dump",
+    "explained",
+    "free_text",
+    "invocation",
+    "invoking",
+    "is_override",
+    "job_directory",
+    "key_of",
+    "load_config",
+    "load_plugins",
+    "local_search_path",
+    "parse",
+    "portable_config",
+    "prepare",
+    "register",
+    "resume_config",
+    "save_config",
+    "schema_named",
+]

@@ -1,0 +1,48 @@
+"""How the command at hand was called: what a run directory records beside the parsed config."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One call of a command.
+
+    Attributes:
+        config: the composed configuration, interpolations unresolved.
+        overrides: the command line's, in Hydra's grammar.
+        job_directory: in a multirun, where this job's run belongs; not created yet.
+    """
+
+    config: DictConfig
+    overrides: tuple[str, ...] = ()
+    job_directory: Path | None = None
+
+
+_current: ContextVar[Invocation | None] = ContextVar("invocation", default=None)
+
+
+def invocation() -> Invocation | None:
+    """The call that is running; None when a command's `run` was called directly."""
+    return _current.get()
+
+
+def job_directory() -> Path | None:
+    """In a multirun, the directory that this job's run has to create; else None."""
+    current = _current.get()
+    return None if current is None else current.job_directory
+
+
+@contextmanager
+def invoking(call: Invocation) -> Iterator[None]:
+    """Make `call` the current invocation."""
+    token = _current.set(call)
+    try:
+        yield
+    finally:
+        _current.reset(token)

@@ -1,0 +1,171 @@
+"""One root schema per verb: what the whole configuration of a command is made of."""
+
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import Any
+
+from omegaconf import MISSING
+
+from lm import checks
+from lm.data.corpus import SPLITS, DataConfig
+from lm.data.tokenizers import TokenizerConfig
+from lm.errors import ConfigError
+from lm.models import ModelConfig
+from lm.optim.base import OptimConfig
+from lm.optim.schedule_base import ScheduleConfig
+from lm.runtime.device import RuntimeConfig
+from lm.sampling import SamplingConfig
+from lm.training import TrainerConfig
+
+
+@dataclass(kw_only=True, slots=True)
+class TrainConfig:
+    """`lm train`.
+
+    Attributes:
+        seed: of every random draw of the run.
+        name: the run's experiment; its directory is `<runs>/<name>/<date>_<time>_<id>/`.
+        runs: the folder of all runs.
+        resume: a run directory to continue exactly as it was configured.
+        init_from: a run or checkpoint whose weights and tokenizer a new run starts from.
+        freeze: name prefixes of parameters that are not trained, such as `embedding`.
+        lr_scales: name prefix → factor on the learning rate of the parameters below it.
+        extend_vocabulary: with `init_from`, add the words of the new corpus to its vocabulary.
+    """
+
+    seed: int = 1
+    name: str = "default"
+    runs: str = "runs"
+    resume: str | None = None
+    init_from: str | None = None
+    freeze: list[str] = field(default_factory=list)
+    lr_scales: dict[str, float] = field(default_factory=dict)
+    extend_vocabulary: bool = False
+    model: ModelConfig = MISSING
+    data: DataConfig = MISSING
+    tokenizer: TokenizerConfig = MISSING
+    optim: OptimConfig = MISSING
+    schedule: ScheduleConfig = MISSING
+    trainer: TrainerConfig = MISSING
+    runtime: RuntimeConfig = MISSING
+
+    def __post_init__(self) -> None:
+        checks.at_least("seed", self.seed, 0)
+        _check_name(self.name)
+        for prefix, scale in self.lr_scales.items():
+            checks.non_negative(f"lr_scales.{prefix}", scale)
+        if self.extend_vocabulary and self.init_from is None and self.resume is None:
+            raise ConfigError(
+                "extend_vocabulary=true needs a vocabulary to extend",
+                "Set init_from=<run or checkpoint>.",
+            )
+
+
+@dataclass(kw_only=True, slots=True)
+class EvaluateConfig:
+    """`lm evaluate`.
+
+    Attributes:
+        run: a run directory or a checkpoint.
+        checkpoint: which one of the run: `best`, `last` or a name such as `step-000001000`.
+        splits: what to evaluate on.
+        streams: 1 is exact; more start each stream without its predecessor's state.
+        window: tokens per chunk; changes speed and memory, not the number.
+        data: another corpus than the one that the run was trained on.
+        output: a file to write the numbers to, as JSON.
+    """
+
+    run: str = MISSING
+    checkpoint: str = "best"
+    splits: list[str] = field(default_factory=lambda: ["test"])
+    streams: int = 1
+    window: int = 1024
+    data: DataConfig | None = None
+    output: str | None = None
+    runtime: RuntimeConfig = MISSING
+
+    def __post_init__(self) -> None:
+        checks.at_least("len(splits)", len(self.splits), 1)
+        for split in self.splits:
+            checks.one_of("splits", split, SPLITS)
+        checks.at_least("streams", self.streams, 1)
+        checks.at_least("window", self.window, 1)
+
+
+@dataclass(kw_only=True, slots=True)
+class GenerateConfig:
+    """`lm generate`.
+
+    Attributes:
+        run: a run directory or a checkpoint.
+        checkpoint: which one of the run: `best`, `last` or a name such as `step-000001000`.
+        prompt: the text to go on from; taken to the letter.
+        num_tokens: tokens per sample, at most.
+        num_samples: samples, drawn at once.
+        temperature, top_k, top_p: as in `SamplingConfig`.
+        seed: of the draws.
+        stop: end a sample before this text; taken to the letter.
+    """
+
+    run: str = MISSING
+    checkpoint: str = "best"
+    prompt: str = ""
+    num_tokens: int = 200
+    num_samples: int = 1
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float | None = None
+    seed: int = 1
+    stop: str | None = None
+    runtime: RuntimeConfig = MISSING
+
+    def __post_init__(self) -> None:
+        checks.at_least("num_tokens", self.num_tokens, 1)
+        checks.at_least("num_samples", self.num_samples, 1)
+        checks.at_least("seed", self.seed, 0)
+        self.sampling()
+
+    def sampling(self) -> SamplingConfig:
+        """How each token is drawn; checks the ranges."""
+        return SamplingConfig(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
+
+
+@dataclass(kw_only=True, slots=True)
+class ImportConfig:
+    """`lm import`: foreign weights into a run directory of ours.
+
+    Attributes:
+        path: the checkpoint file.
+        vocabulary: its vocabulary: a word a line, in the order of their ids.
+        name: as in `TrainConfig`.
+        runs: as in `TrainConfig`.
+        model: the architecture that the weights belong to.
+        data: the corpus that the imported run is evaluated on by default.
+    """
+
+    path: str = MISSING
+    vocabulary: str = MISSING
+    name: str = "imported"
+    runs: str = "runs"
+    model: ModelConfig = MISSING
+    data: DataConfig = MISSING
+
+    def __post_init__(self) -> None:
+        _check_name(self.name)
+
+
+def _check_name(name: str) -> None:
+    path = PurePath(name)
+    if not path.parts or path.is_absolute() or ".." in path.parts:
+        raise ConfigError(
+            f"name must be a folder name inside runs, got {name!r}", "Set name=<experiment>."
+        )
+
+
+ROOTS: dict[str, type[Any]] = {
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "generate": GenerateConfig,
+    "import": ImportConfig,
+}
+"""Verb → root schema."""

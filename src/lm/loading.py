@@ -1,0 +1,97 @@
+"""A trained model, ready to generate and to score: `lm.load(path)`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from lm.checkpoint import locate, read
+from lm.config import TrainConfig, load_config, parse
+from lm.data.tokenizers import Tokenizer, tokenizer_from_json
+from lm.errors import DataError
+from lm.models import LanguageModel
+from lm.runtime.device import exact_products, find_device
+from lm.runtime.randomness import generator
+from lm.sampling import SamplingConfig, generate
+from lm.training.snapshot import load_parameters
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A checkpoint in memory.
+
+    Attributes:
+        config: the configuration it was trained with.
+        path: the checkpoint's folder.
+    """
+
+    model: LanguageModel
+    tokenizer: Tokenizer
+    config: TrainConfig
+    path: Path
+
+    def generate(
+        self,
+        prompt: str = "",
+        *,
+        num_tokens: int = 200,
+        num_samples: int = 1,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int = 1,
+        stop: str | None = None,
+    ) -> list[str]:
+        """Continuations of a prompt, without the prompt; bytes that are no UTF-8 are replaced."""
+        texts = generate(
+            self.model,
+            self.tokenizer,
+            prompt.encode(),
+            num_tokens=num_tokens,
+            num_samples=num_samples,
+            config=SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p),
+            draws=generator(seed, 0, "generate", self.model.embedding.weight.device),
+            stop=stop.encode() if stop else None,
+        )
+        return [text.decode("utf-8", errors="replace") for text in texts]
+
+    def unknown_in(self, text: str) -> int:
+        """How many tokens of a text stand for something outside the vocabulary."""
+        raw = text.encode()
+        return self.tokenizer.count_unknown(raw, self.tokenizer.encode(raw))
+
+    @torch.no_grad()
+    def score(self, text: str) -> tuple[list[str], Float[Tensor, " N"]]:
+        """The text's tokens but the first, which is context, and −log p of each in nats.
+
+        Raises:
+            DataError: the text has fewer than two tokens.
+        """
+        ids = self.tokenizer.encode(text.encode())
+        if len(ids) < 2:
+            raise DataError(f"{text!r} has {len(ids)} tokens", "Scoring needs at least 2.")
+        block = torch.from_numpy(ids).to(self.model.embedding.weight.device)[:, None]
+        with exact_products():
+            output = self.model(block[:-1], block[1:])
+        return [self.tokenizer.token(int(i)) for i in ids[1:]], output.nll[:, 0].cpu()
+
+
+def load(path: str | Path, *, checkpoint: str = "best", device: str = "cpu") -> Loaded:
+    """The model and tokenizer of a run directory or a checkpoint, verified, in evaluation mode.
+
+    Args:
+        checkpoint: of a run: `best`, `last` or a name such as `step-000001000`.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or of a component that is not registered here.
+    """
+    folder = locate(Path(path), checkpoint)
+    saved = read(folder)
+    config = parse(load_config(folder / "config.yaml"), TrainConfig)
+    tokenizer = tokenizer_from_json(saved.tokenizer)
+    model = config.model.build(tokenizer.vocab_size, seed=config.seed)
+    load_parameters(model, saved.model)
+    model.to(find_device(device)).eval().requires_grad_(False)
+    return Loaded(model, tokenizer, config, folder)
