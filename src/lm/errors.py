@@ -8,7 +8,7 @@ from typing import ClassVar
 
 
 class LmError(Exception):
-    """Base of all errors meant for the user: `cause` says what is wrong, `remedy` how to mend it."""
+    """Base of all errors for the user: `cause` says what is wrong, `remedy` how to mend it."""
 
     code: ClassVar[int] = 1
 

@@ -27,7 +27,7 @@ def evaluate(
     num_streams: int = 1,
     window: int = 1024,
     unit: Unit = Unit.stream,
-    on_window: Callable[[int], None] = lambda num_targets: None,
+    on_window: Callable[[int], object] = lambda num_targets: None,
 ) -> Score:
     """Predict every token of a split but its first.
 

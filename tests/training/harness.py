@@ -104,6 +104,7 @@ class Recipe:
             config=config,
             seed=1,
             tokenizer=prepared.tokenizer,
+            prompt="the ",
             model=model,
             optimizers=self.optim.build(dict(model.named_parameters())),
             schedule=self.schedule.build(

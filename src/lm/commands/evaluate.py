@@ -37,7 +37,7 @@ def run(config: EvaluateConfig) -> float:
                 num_streams=config.streams,
                 window=config.window,
                 unit=data.unit,
-                on_window=lambda num_targets, bar=bar: bar.update(num_targets),
+                on_window=bar.update,
             )
         sys.stdout.write(f"{split}  {scores[split].describe()}\n")
     if config.output is not None:

@@ -1,7 +1,7 @@
 """How a run begins: fresh, resumed exactly (`resume=`), or from other weights (`init_from=`)."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from lm.config import (
 from lm.config.fields import plain
 from lm.config.inherit import inherit_model
 from lm.data.corpus import Corpus
+from lm.data.sources.cut import first_bytes
 from lm.data.tokenizers import Tokenizer, TokenizerConfig, tokenizer_from_json
 from lm.errors import CheckpointError
 from lm.models import LanguageModel
@@ -48,6 +49,12 @@ class Start:
     directory: RunDirectory | None = None
     resumed: Checkpoint | None = None
     weights: Checkpoint | None = None
+
+    @property
+    def prompt(self) -> str:
+        """What samples begin with."""
+        chosen = self.config.trainer.sample_prompt
+        return self.corpus.prompt if chosen is None else chosen
 
     @property
     def run_text(self) -> str:
@@ -81,7 +88,10 @@ def begin(config: TrainConfig, call: Invocation) -> Start:
 
 
 def _corpus(config: TrainConfig) -> Corpus:
-    return config.data.build(config.runtime.cache_folder())
+    corpus = config.data.build(config.runtime.cache_folder())
+    if config.data.train_bytes is None:
+        return corpus
+    return replace(corpus, train=first_bytes(corpus.train, config.data.train_bytes))
 
 
 def _resume(path: Path, call: Invocation) -> Start:

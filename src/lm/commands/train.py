@@ -1,6 +1,7 @@
 """`lm train`: data → model → optimiser → fit → exact test."""
 
 import logging
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -60,6 +61,7 @@ def run(config: TrainConfig) -> float | None:
             config=config.trainer,
             seed=config.seed,
             tokenizer=prepared.tokenizer,
+            prompt=start.prompt,
             model=model,
             optimizers=optimizers,
             schedule=schedule,
@@ -80,7 +82,8 @@ def run(config: TrainConfig) -> float | None:
             directory.describe(start.run_text, list(call.overrides), machine(device))
         with trainer.logs(start.resumed), trainer.stop.listening():
             announce(trainer, start.corpus, prepared)
-            reason = trainer.fit()
+            with config.runtime.profiled(directory.path / "trace.json"):
+                reason = trainer.fit()
             finish(trainer, prepared, reason, start)
     return trainer.progress.best_loss
 
@@ -100,7 +103,7 @@ def announce(trainer: Trainer, corpus: Corpus, prepared: Prepared) -> None:
     log.info("%s: %s tokens, vocabulary %s", corpus.name, sizes,
              f"{prepared.tokenizer.vocab_size:,}")  # fmt: skip
     log.info(
-        "%d streams × %d steps, %d windows an epoch; %d remainder tokens are not trained",
+        "%d streams of %d steps, %d windows an epoch; %d remainder tokens are not trained",
         streams.num_streams, streams.window_length, streams.windows_per_epoch, streams.remainder,
     )  # fmt: skip
     counts = parameter_counts(trainer.model)
@@ -168,8 +171,8 @@ def finish(trainer: Trainer, prepared: Prepared, reason: str, start: Start) -> N
     path = directory.path
     log.info(
         "run directory: %s\nnext:\n  tensorboard --logdir %s\n"
-        "  lm generate run=%s prompt='def '\n  lm train resume=%s trainer.max_epochs=…",
-        path, path.parent, path, path,
+        "  lm generate run=%s prompt=%s\n  lm train resume=%s trainer.max_epochs=%d",
+        path, path.parent, path, shlex.quote(trainer.prompt), path, progress.epoch + 5,
     )  # fmt: skip
 
 

@@ -13,9 +13,7 @@ from lm.config.fields import PATH_FIELDS, TEXT_FIELDS
 _OVERRIDE = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
 _OPENING = re.compile(r"(\\*)\$\{(?P<environment>oc\.env:)?")
 _SWEEP = re.compile(r"(choice|glob)\(.*\)", re.DOTALL)
-_REQUIRED = frozenset(
-    {"checkpoint", "name", "path", "prompt", "run", "runs", "trainer.sample_prompt", "vocabulary"}
-)
+_REQUIRED = frozenset({"checkpoint", "name", "path", "prompt", "run", "runs", "vocabulary"})
 _OPEN_MAPPINGS = ("lr_scales",)
 
 

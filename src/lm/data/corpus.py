@@ -6,6 +6,7 @@ from enum import Enum
 from pathlib import Path
 from typing import ClassVar
 
+from lm import checks
 from lm.errors import DataError
 
 SPLITS = ("train", "valid", "test")
@@ -53,6 +54,7 @@ class Corpus:
     Attributes:
         name: short name for logs, such as `ptb`.
         notes: facts for the log, one a line (files left out, a checksum that differs).
+        prompt: what a sample of this kind of text may begin with.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Corpus:
     valid: tuple[Document, ...]
     test: tuple[Document, ...]
     notes: tuple[str, ...] = ()
+    prompt: str = ""
 
     def split(self, name: str) -> tuple[Document, ...]:
         """The documents of `train`, `valid` or `test`."""
@@ -75,12 +78,17 @@ class DataConfig:
     Attributes:
         root: local folder or file to read instead of downloading.
         unit: where the recurrent state is reset.
+        train_bytes: train on the first so many bytes only (up to a line end); None is all.
     """
 
     group: ClassVar[str] = "data"
 
     root: str | None = None
     unit: Unit = Unit.stream
+    train_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        checks.at_least("data.train_bytes", self.train_bytes, 1)
 
     def build(self, cache: Path) -> Corpus:
         """Find (or fetch into `cache`) the files of the three splits."""

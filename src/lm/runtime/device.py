@@ -22,6 +22,8 @@ class RuntimeConfig:
         device: `auto` (cuda, else mps, else cpu), `cpu`, `cuda`, `cuda:1` or `mps`.
         threads: CPU threads; None leaves torch's choice.
         deterministic: ask torch for deterministic kernels everywhere.
+        anomaly: let autograd name the operation that made a NaN; slow.
+        profile: record a trace of the run for Perfetto or chrome://tracing; keep the run short.
         cache: folder for downloads and token files; None is $LM_CACHE or ~/.cache/lm.
     """
 
@@ -30,6 +32,8 @@ class RuntimeConfig:
     device: str = "auto"
     threads: int | None = None
     deterministic: bool = False
+    anomaly: bool = False
+    profile: bool = False
     cache: str | None = None
 
     def __post_init__(self) -> None:
@@ -45,7 +49,18 @@ class RuntimeConfig:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         torch.use_deterministic_algorithms(self.deterministic)
+        torch.autograd.set_detect_anomaly(self.anomaly)
         return device
+
+    @contextmanager
+    def profiled(self, trace: Path) -> Iterator[None]:
+        """Record what runs inside into a Chrome trace, if `profile` is set."""
+        if not self.profile:
+            yield
+            return
+        with torch.profiler.profile() as profiler:
+            yield
+        profiler.export_chrome_trace(str(trace))
 
     def cache_folder(self) -> Path:
         """The cache folder, not created yet."""

@@ -26,6 +26,7 @@ class TrainerConfig:
         log_every: steps between log points; the device is read only then.
         tokens_axis: tokens instead of steps on TensorBoard's x-axis.
         sample_tokens: tokens of the sample generated at every validation; 0 is off.
+        sample_prompt: what a sample begins with; None is what suits the corpus.
         test: evaluate the best checkpoint on the test split at the end, exactly.
         bar: show a progress bar; off a terminal there is none in any case.
     """
@@ -49,7 +50,7 @@ class TrainerConfig:
     log_every: int = 20
     tokens_axis: bool = False
     sample_tokens: int = 120
-    sample_prompt: str = ""
+    sample_prompt: str | None = None
     sample_temperature: float = 0.8
     test: bool = True
     bar: bool = True

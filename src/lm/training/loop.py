@@ -51,6 +51,7 @@ class Trainer:
     config: TrainerConfig
     seed: int
     tokenizer: Tokenizer
+    prompt: str
     model: LanguageModel
     optimizers: Optimizers
     schedule: Schedule
@@ -139,6 +140,11 @@ class Trainer:
         progress.seconds += now - self.clock
         self.clock = now
 
+    @property
+    def epochs_done(self) -> float:
+        """Passes over the training split, the current one as a fraction."""
+        return self.progress.epoch + self.progress.position / self.streams.length
+
     def log(self) -> None:
         """Read the device once, write the scalars, and end a run that diverged."""
         progress, interval = self.progress, self.statistics.read()
@@ -153,7 +159,7 @@ class Trainer:
             tags.CLIP_FRACTION: interval.clip_fraction,
             tags.SKIPPED_STEPS: float(interval.skipped),
             tags.TOKENS_PER_SECOND: rate,
-            tags.EPOCH: progress.epoch + progress.position / self.streams.length,
+            tags.EPOCH: self.epochs_done,
         }
         per_byte = bits_per_byte_factor(self.streams.store)
         if per_byte is not None:
@@ -198,7 +204,7 @@ class Trainer:
         best = progress.observe(score.loss)
         self.schedule.observe(score.loss)
         mark = "  best so far" if best else ""
-        log.info("valid  step %d  epoch %d  %s%s", progress.step, progress.epoch,
+        log.info("valid  step %d  epoch %.2f  %s%s", progress.step, self.epochs_done,
                  score.describe(), mark)  # fmt: skip
         self.sample()
 
@@ -223,12 +229,12 @@ class Trainer:
         (text,) = generate(
             self.model,
             self.tokenizer,
-            config.sample_prompt.encode(),
+            self.prompt.encode(),
             num_tokens=config.sample_tokens,
             config=SamplingConfig(temperature=config.sample_temperature),
             draws=generator(self.seed, progress.step, "sample", device),
         )
-        shown = config.sample_prompt + text.decode("utf-8", errors="replace")
+        shown = self.prompt + text.decode("utf-8", errors="replace")
         self.writer.text(progress.step, progress.tokens, tags.SAMPLES, shown)
         log.info("sample\n%s", "\n".join("  | " + line for line in shown.splitlines()))
 

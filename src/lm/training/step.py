@@ -9,8 +9,8 @@ from lm.data.streams import Window
 from lm.models import LanguageModel
 from lm.models.base import State, detach, join_streams, slice_streams
 from lm.models.language_model import part_of
-from lm.optim.clipping import ClipConfig, GradientNorms, clip_gradients
 from lm.optim.base import Optimizers
+from lm.optim.clipping import ClipConfig, GradientNorms, clip_gradients
 from lm.runtime.randomness import Noise
 from lm.training.statistics import Statistics
 

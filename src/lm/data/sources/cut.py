@@ -58,6 +58,21 @@ def carve(
     return splits
 
 
+def first_bytes(documents: Sequence[Document], num_bytes: int) -> tuple[Document, ...]:
+    """The documents up to `num_bytes`, the last one cut at a line start, if one is near."""
+    kept: list[Document] = []
+    for document in documents:
+        stop = size_of(document.path) if document.stop is None else document.stop
+        if stop - document.start > num_bytes:
+            cut = _boundary(document.path, document.start + num_bytes, MAX_REACH)
+            return (*kept, Document(document.path, document.start, min(cut, stop)))
+        kept.append(document)
+        num_bytes -= stop - document.start
+        if num_bytes == 0:
+            break
+    return tuple(kept)
+
+
 def _documents(
     paths: Sequence[Path], sizes: Sequence[int], start: int, stop: int
 ) -> tuple[Document, ...]:

@@ -35,6 +35,7 @@ class TextConfig(DataConfig):
     test_fraction: float = 0.05
 
     def __post_init__(self) -> None:
+        DataConfig.__post_init__(self)
         check_fractions(self.valid_fraction, self.test_fraction)
         if not self.pattern:
             raise ConfigError("data.pattern must not be empty", "Set data.pattern='*.txt'.")

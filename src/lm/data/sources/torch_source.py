@@ -42,6 +42,7 @@ class TorchSourceConfig(DataConfig):
     test_fraction: float = 0.055
 
     def __post_init__(self) -> None:
+        DataConfig.__post_init__(self)
         check_fractions(self.valid_fraction, self.test_fraction)
         checks.at_least("len(data.packages)", len(self.packages), 1)
 
@@ -77,7 +78,7 @@ class TorchSourceConfig(DataConfig):
         documents = {
             split: tuple(Document(root / name) for name in part) for split, part in splits.items()
         }
-        return Corpus(name="torch_source", **documents, notes=tuple(notes))
+        return Corpus(name="torch_source", **documents, notes=tuple(notes), prompt="def ")
 
     def _read(self, root: Path) -> Files:
         """All non-empty files by relative path, in the order of the paths."""
