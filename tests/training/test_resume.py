@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from harness import Recipe
 
+from lm.data.corpus import Unit
 from lm.errors import CheckpointError
 from lm.models import MODELS
 from lm.optim import OPTIMIZERS, SCHEDULES
@@ -60,6 +61,12 @@ def test_every_schedule_gives_the_same_rates_after_a_stop(tmp_path: Path, schedu
 @pytest.mark.parametrize("extra", [{"accumulate": 3}, {"save_every": 1}, {"tokens_axis": True}])
 def test_trainer_settings_resume_exactly(tmp_path: Path, extra: dict[str, object]) -> None:
     recipe = Recipe(tmp_path, trainer=extra)
+    assert interrupted(recipe, [5]) == recipe.run("straight")
+
+
+@pytest.mark.parametrize("unit", [Unit.line, Unit.document])
+def test_units_resume_exactly(tmp_path: Path, unit: Unit) -> None:
+    recipe = Recipe(tmp_path, unit=unit)
     assert interrupted(recipe, [5]) == recipe.run("straight")
 
 

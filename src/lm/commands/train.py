@@ -11,7 +11,7 @@ from torch import nn
 from lm.checkpoint import CheckpointFolder, read
 from lm.commands.start import Start, begin
 from lm.config import TrainConfig, invocation, job_directory
-from lm.config.fields import flatten
+from lm.config.fields import PATH_FIELDS, flatten
 from lm.data.corpus import Corpus
 from lm.data.prepare import Prepared, prepare
 from lm.data.streams import Streams
@@ -182,11 +182,11 @@ def load_best(model: LanguageModel, checkpoints: CheckpointFolder) -> None:
 
 
 def hyper_parameters(start: Start) -> dict[str, bool | str | float | int]:
-    """The scalar configuration values by dotted name, for TensorBoard's hparams tab."""
+    """The scalar configuration values by dotted name, places on this machine left out."""
     return {
         name: value
         for name, value in flatten(start.plain_config()).items()
-        if isinstance(value, bool | str | float | int)
+        if isinstance(value, bool | str | float | int) and name not in PATH_FIELDS
     }
 
 
