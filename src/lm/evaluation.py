@@ -19,6 +19,19 @@ from lm.models.base import State, slice_streams
 from lm.runtime.device import exact_products
 
 
+def check_evaluable(store: TokenStore) -> None:
+    """Refuse a split without a target; before training, so that its end holds no surprise.
+
+    Raises:
+        DataError: the split has fewer than two tokens.
+    """
+    if len(store) < 2:
+        raise DataError(
+            f"{store.path} has {len(store)} tokens, evaluation needs at least 2",
+            "Give a longer text.",
+        )
+
+
 @torch.no_grad()
 def evaluate(
     model: LanguageModel,
@@ -39,12 +52,8 @@ def evaluate(
     Raises:
         DataError: the split has fewer than two tokens, hence no target.
     """
+    check_evaluable(store)
     num_targets = len(store) - 1
-    if num_targets < 1:
-        raise DataError(
-            f"{store.path} has {len(store)} tokens, evaluation needs at least 2",
-            "Give a longer text.",
-        )
     num_streams = min(num_streams, num_targets)
     device = model.embedding.weight.device
     # MPS has no float64.

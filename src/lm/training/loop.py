@@ -3,33 +3,18 @@
 import logging
 import math
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from lm.checkpoint import Checkpoint
 from lm.data.store import TokenStore
-from lm.data.streams import Streams, Window
-from lm.data.tokenizers import Tokenizer
+from lm.data.streams import Window
 from lm.errors import NumericError, Stopped
 from lm.evaluation import evaluate
 from lm.metrics import tags
 from lm.metrics.perplexity import exp
-from lm.metrics.writer import MetricsWriter
-from lm.models import LanguageModel
-from lm.models.base import State
-from lm.optim.base import Optimizers
-from lm.optim.schedule_base import Schedule
-from lm.run_directory import RunDirectory
 from lm.runtime.randomness import generator
 from lm.sampling import SamplingConfig, generate
-from lm.training.config import TrainerConfig
-from lm.training.console import Console
-from lm.training.progress import Limits, Progress
-from lm.training.signals import StopFlag
+from lm.training.run import Run
 from lm.training.snapshot import capture
-from lm.training.statistics import Statistics
-from lm.training.step import TrainStep
 
 log = logging.getLogger(__name__)
 
@@ -39,66 +24,12 @@ class _AbandonedError(Exception):
 
 
 @dataclass(slots=True)
-class Trainer:
-    """A run in memory: its parts, where it stands, and the loop.
+class Trainer(Run):
+    """The loop over a run."""
 
-    Attributes:
-        config_text: the configuration as the checkpoint keeps it.
-        identity: what else a checkpoint says of the run: machine, data fingerprints.
-        state: the recurrent state that enters the next window; None at the start of an epoch.
-    """
-
-    config: TrainerConfig
-    seed: int
-    tokenizer: Tokenizer
-    prompt: str
-    model: LanguageModel
-    optimizers: Optimizers
-    schedule: Schedule
-    streams: Streams
-    valid: TokenStore
-    limits: Limits
-    directory: RunDirectory
-    config_text: str
-    identity: dict[str, object]
-    stop: StopFlag
-    statistics: Statistics = field(init=False)
-    train_step: TrainStep = field(init=False)
-    writer: MetricsWriter = field(init=False)
-    console: Console = field(init=False)
-    progress: Progress = field(default_factory=Progress)
-    state: State | None = None
     clock: float = 0.0
     logged_at: float = 0.0
     logged_tokens: int = 0
-
-    def __post_init__(self) -> None:
-        self.statistics = Statistics(self.model.embedding.weight.device)
-        self.train_step = TrainStep(
-            self.model,
-            self.optimizers,
-            self.statistics,
-            clip=self.config.clip,
-            num_streams=self.config.batch_size,
-            passes=self.config.accumulate,
-            seed=self.seed,
-        )
-
-    @contextmanager
-    def logs(self, resumed: Checkpoint | None) -> Iterator[None]:
-        """Start the metrics files and the bar, or continue them from a checkpoint."""
-        progress, at = self.progress, None
-        if resumed is not None:
-            at = (progress.step, progress.tokens, int(resumed.state["metrics_bytes"]))
-        self.writer = MetricsWriter(
-            self.directory.path, tokens_axis=self.config.tokens_axis, resume=at
-        )
-        self.console = Console(progress, self.limits.total_tokens, bar=self.config.bar)
-        try:
-            yield
-        finally:
-            self.console.close()
-            self.writer.close()
 
     def fit(self) -> str:
         """Train until a limit is reached; the reason.
@@ -110,15 +41,15 @@ class Trainer:
         progress, config = self.progress, self.config
         self.clock = self.logged_at = time.perf_counter()
         self.logged_tokens = progress.tokens
-        self.evaluate_if_due()  # a stop during evaluation abandoned it; resuming repeats it
+        if self.evaluate_if_due():  # a stop abandoned it; resuming repeats it
+            self.save()
         while (reason := self.limits.reached(progress)) is None:
             window = self.streams.window(progress.position)
             self.train(window)
             if progress.step % config.log_every == 0:
                 self.log()
-            evaluated = self.evaluate_if_due()
-            if evaluated or self.save_due():
-                self.save(best=evaluated and progress.best_step == progress.step)
+            if self.evaluate_if_due() or self.save_due():
+                self.save()
             if self.stop.requested:
                 self.save_and_stop()
         return reason
@@ -243,10 +174,12 @@ class Trainer:
         every = self.config.save_every
         return every is not None and self.progress.step % every == 0
 
-    def save(self, *, best: bool = False) -> None:
+    def save(self) -> None:
         """Write a checkpoint of this very step."""
+        progress = self.progress
+        best = progress.best_loss is not None and progress.best_step == progress.step
         self.directory.checkpoints.save(
-            self.progress.step, capture(self), best=best, keep=self.config.keep
+            progress.step, capture(self), best=best, keep=self.config.keep
         )
 
     def save_and_stop(self) -> None:

@@ -1,7 +1,6 @@
 """A run's whole state to and from a checkpoint, so that resuming continues to the last bit."""
 
 import logging
-from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -10,50 +9,48 @@ from lm.errors import CheckpointError
 from lm.models import LanguageModel
 from lm.models.base import State
 from lm.training.progress import Progress
-
-if TYPE_CHECKING:
-    from lm.training.loop import Trainer
+from lm.training.run import Run
 
 log = logging.getLogger(__name__)
 
 
-def capture(trainer: "Trainer") -> Checkpoint:
+def capture(run: Run) -> Checkpoint:
     """Everything that must survive a stop, as of the last finished step."""
-    training = {f"statistics/{name}": t for name, t in trainer.statistics.sums.items()}
-    for name, tensor in trainer.optimizers.state_tensors().items():
+    training = {f"statistics/{name}": t for name, t in run.statistics.sums.items()}
+    for name, tensor in run.optimizers.state_tensors().items():
         training[f"optimizer/{name}"] = tensor
-    for k, layer in enumerate(trainer.state or []):
+    for k, layer in enumerate(run.state or []):
         for name, tensor in layer.items():
             training[f"state/{k}/{name}"] = tensor
     return Checkpoint(
-        model=dict(trainer.model.named_parameters()),
+        model=dict(run.model.named_parameters()),
         training=training,
         state={
-            "progress": trainer.progress.to_json(),
-            "schedule": trainer.schedule.state(),
-            "optimizer": trainer.optimizers.state_scalars(),
-            "metrics_bytes": trainer.writer.flush(),
-            **trainer.identity,
+            "progress": run.progress.to_json(),
+            "schedule": run.schedule.state(),
+            "optimizer": run.optimizers.state_scalars(),
+            "metrics_bytes": run.writer.flush(),
+            **run.identity,
         },
-        config=trainer.config_text,
-        tokenizer=trainer.tokenizer.to_json(),
+        config=run.config_text,
+        tokenizer=run.tokenizer.to_json(),
     )
 
 
-def restore(trainer: "Trainer", checkpoint: Checkpoint) -> None:
+def restore(run: Run, checkpoint: Checkpoint) -> None:
     """Continue from a checkpoint of the same run.
 
     Raises:
         CheckpointError: model, optimiser or data are not those of the checkpoint.
     """
-    compare_identity(trainer.identity, checkpoint.state)
-    load_parameters(trainer.model, checkpoint.model)
+    compare_identity(run.identity, checkpoint.state)
+    load_parameters(run.model, checkpoint.model)
     tensors = checkpoint.training
-    trainer.optimizers.load_state(_below("optimizer/", tensors), checkpoint.state["optimizer"])
-    trainer.schedule.load(checkpoint.state["schedule"])
-    trainer.statistics.load(_below("statistics/", tensors))
-    trainer.state = _recurrent_state(trainer.model, _below("state/", tensors))
-    trainer.progress = Progress(**checkpoint.state["progress"])
+    run.optimizers.load_state(_below("optimizer/", tensors), checkpoint.state["optimizer"])
+    run.schedule.load(checkpoint.state["schedule"])
+    run.statistics.load(_below("statistics/", tensors))
+    run.state = _recurrent_state(run.model, _below("state/", tensors))
+    run.progress = Progress(**checkpoint.state["progress"])
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,0 +1,82 @@
+"""A run in memory: its parts, where it stands, and the logs it writes."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from lm.checkpoint import Checkpoint
+from lm.data.store import TokenStore
+from lm.data.streams import Streams
+from lm.data.tokenizers import Tokenizer
+from lm.metrics.writer import MetricsWriter
+from lm.models import LanguageModel
+from lm.models.base import State
+from lm.optim.base import Optimizers
+from lm.optim.schedule_base import Schedule
+from lm.run_directory import RunDirectory
+from lm.training.config import TrainerConfig
+from lm.training.console import Console
+from lm.training.progress import Limits, Progress
+from lm.training.signals import StopFlag
+from lm.training.statistics import Statistics
+from lm.training.step import TrainStep
+
+
+@dataclass(slots=True)
+class Run:
+    """What the loop works on and a checkpoint captures.
+
+    Attributes:
+        config_text: the configuration as the checkpoint keeps it.
+        identity: what else a checkpoint says of the run: machine, data fingerprints.
+        state: the recurrent state that enters the next window; None at the start of an epoch.
+    """
+
+    config: TrainerConfig
+    seed: int
+    tokenizer: Tokenizer
+    prompt: str
+    model: LanguageModel
+    optimizers: Optimizers
+    schedule: Schedule
+    streams: Streams
+    valid: TokenStore
+    limits: Limits
+    directory: RunDirectory
+    config_text: str
+    identity: dict[str, object]
+    stop: StopFlag
+    statistics: Statistics = field(init=False)
+    train_step: TrainStep = field(init=False)
+    writer: MetricsWriter = field(init=False)
+    console: Console = field(init=False)
+    progress: Progress = field(default_factory=Progress)
+    state: State | None = None
+
+    def __post_init__(self) -> None:
+        self.statistics = Statistics(self.model.embedding.weight.device)
+        self.train_step = TrainStep(
+            self.model,
+            self.optimizers,
+            self.statistics,
+            clip=self.config.clip,
+            num_streams=self.config.batch_size,
+            passes=self.config.accumulate,
+            seed=self.seed,
+        )
+
+    @contextmanager
+    def logs(self, resumed: Checkpoint | None) -> Iterator[None]:
+        """Start the metrics files and the bar, or continue them from a checkpoint."""
+        progress, at = self.progress, None
+        if resumed is not None:
+            at = (progress.step, progress.tokens, int(resumed.state["metrics_bytes"]))
+        self.writer = MetricsWriter(
+            self.directory.path, tokens_axis=self.config.tokens_axis, resume=at
+        )
+        self.console = Console(progress, self.limits.total_tokens, bar=self.config.bar)
+        try:
+            yield
+        finally:
+            self.console.close()
+            self.writer.close()
