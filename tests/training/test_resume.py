@@ -159,24 +159,27 @@ def test_lines_written_after_the_checkpoint_are_dropped_on_resume(tmp_path: Path
     assert all(json.loads(line) for line in path.read_text().splitlines())
 
 
+@pytest.mark.parametrize(("at_step", "evaluated"), [(6, 3), (14, 12)])
 def test_a_stop_during_evaluation_repeats_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_step: int, evaluated: int
 ) -> None:
     recipe = Recipe(tmp_path)
     expected = recipe.run("straight")
     whole = Trainer._abandon_if_stopped
 
-    def stop_in_the_second(self: Trainer, num_targets: int) -> None:
-        if self.progress.step == 6:
-            self.stop.step = 6  # type: ignore[attr-defined]
+    def stop_in_one(self: Trainer, num_targets: int) -> None:
+        if self.progress.step == at_step:
+            self.stop.step = at_step  # type: ignore[attr-defined]
         whole(self, num_targets)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_abandon_if_stopped", stop_in_the_second)
+        patch.setattr(Trainer, "_abandon_if_stopped", stop_in_one)
         assert recipe.run("stopped", stop_after=99).startswith("stopped")
     state = recipe.build("stopped").directory.checkpoints.newest_good()[1].state
-    assert (state["progress"]["step"], state["progress"]["evaluated_step"]) == (6, 3)
+    assert (state["progress"]["step"], state["progress"]["evaluated_step"]) == (at_step, evaluated)
     assert recipe.run("stopped") == expected
+    best = (tmp_path / "stopped" / "checkpoints" / "best").read_text()
+    assert best == (tmp_path / "straight" / "checkpoints" / "best").read_text()
 
 
 def test_other_data_are_refused(tmp_path: Path) -> None:

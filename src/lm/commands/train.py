@@ -16,7 +16,7 @@ from lm.data.corpus import Corpus
 from lm.data.prepare import Prepared, prepare
 from lm.data.streams import Streams
 from lm.errors import ConfigError, LmError, Stopped
-from lm.evaluation import evaluate
+from lm.evaluation import check_evaluable, evaluate
 from lm.metrics import tags
 from lm.metrics.perplexity import Score
 from lm.models import LanguageModel
@@ -93,7 +93,12 @@ def load_data(start: Start) -> Prepared:
     config = start.config
     for note in start.corpus.notes:
         log.info("%s: %s", start.corpus.name, note)
-    return prepare(start.corpus, start.tokenizer, config.data.unit, config.runtime.cache_folder())
+    prepared = prepare(
+        start.corpus, start.tokenizer, config.data.unit, config.runtime.cache_folder()
+    )
+    for split in ("valid", "test"):
+        check_evaluable(prepared.stores[split])
+    return prepared
 
 
 def announce(trainer: Trainer, corpus: Corpus, prepared: Prepared) -> None:
