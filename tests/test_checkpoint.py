@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lm import checkpoint as module
-from lm.checkpoint import Checkpoint, CheckpointFolder, locate, read, verify, write
+from lm.checkpoint import Checkpoint, CheckpointFolder, read, read_any, verify, write
 from lm.errors import CheckpointError, NumericError, StorageError
 
 FILES = ["model.safetensors", "training.safetensors", "state.json", "config.yaml", "tokenizer.json"]
@@ -152,10 +152,12 @@ def test_pointers_retention_and_order_by_step_not_by_clock(tmp_path: Path) -> No
         folder.save(step, example(step), best=step == 5, keep=2)
         os.utime(tmp_path / f"step-{step:09d}", (1e9 - step, 1e9 - step))
     names = [path.name for path in folder.newest_first()]
-    assert names == ["step-000001000", "step-000000020", "step-000000005"]
+    # Saving step 20 after step 1000 happens only where 1000 did not verify: it does not count.
+    assert [int(name[5:]) for name in names] == [1000, 20, 10, 5]
     assert folder.find("best").name == "step-000000005"
     assert folder.find("last").name == "step-000000020"
-    assert locate(folder.find("best"), "last") == folder.find("best")
+    assert folder.find("20") == folder.find("step-20") == folder.find("last")
+    assert read_any(folder.find("best"), "last")[0] == folder.find("best")
 
 
 def test_saving_a_step_again_replaces_it(tmp_path: Path) -> None:
@@ -192,3 +194,27 @@ def test_a_bad_newest_falls_back_and_all_bad_is_an_error(
         folder.newest_good()
     with pytest.raises(CheckpointError, match="no checkpoint 'step-000000009'"):
         folder.find("step-000000009")
+
+
+def test_a_damaged_newer_checkpoint_never_pushes_out_good_ones(tmp_path: Path) -> None:
+    folder = CheckpointFolder(tmp_path)
+    folder.save(20, example(20), best=False, keep=1)
+    (tmp_path / "step-000000020" / "state.json").write_text("{}")
+    for step in (11, 12, 13):
+        saved = folder.save(step, example(step), best=step == 11, keep=1)
+        assert read(saved).state["progress"]["step"] == step
+    assert folder.newest_good()[0].name == "step-000000013"
+    assert (tmp_path / "step-000000011").exists()
+
+
+def test_a_damaged_best_is_replaced_by_the_newest_good_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = CheckpointFolder(tmp_path / "checkpoints")
+    for step in (1, 2):
+        folder.save(step, example(step), best=step == 1, keep=2)
+    (tmp_path / "checkpoints" / "step-000000001" / "config.yaml").write_text("seed: 2\n")
+    assert read_any(tmp_path, "best")[0].name == "step-000000002"
+    assert "taking the newest good checkpoint" in caplog.text
+    with pytest.raises(CheckpointError, match="damaged"):
+        read_any(tmp_path, "step-000000001")

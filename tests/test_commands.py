@@ -1,19 +1,22 @@
 """The commands as a user calls them, end to end on a small text."""
 
+import copy
 import json
 import os
 import signal
-import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from hydra.core.config_store import ConfigStore
 from safetensors.torch import load_file
 from torch import nn
 
 import lm
 from lm.cli import main
+from lm.config import registry
+from lm.run_directory import RunDirectory
 from lm.training.step import TrainStep
 
 TEXT = (
@@ -74,8 +77,8 @@ def test_a_run_directory_is_complete_and_its_numbers_agree(
     run = train("name=first")
     assert run.parent == Path("runs/first")
     assert sorted(path.name for path in run.iterdir()) == [
-        "checkpoints", "config.yaml", "environment.json", "metrics.jsonl", "overrides.yaml",
-        "summary.json", "tensorboard", "train.log",
+        "checkpoints", "config.yaml", "environment.json", "lock", "metrics.jsonl",
+        "overrides.yaml", "summary.json", "tensorboard", "train.log",
     ]  # fmt: skip
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["status"], summary["steps"]) == ("done", 30)
@@ -255,7 +258,11 @@ def test_init_from_refuses_what_does_not_fit(
         (["runtime.device=cuda:7"], 2, "runtime.device=cuda:7 is not available here"),
         (["trainer.max_steps=null", "trainer.max_epochs=null"], 2, "the run has no end"),
         (["schedule=cosine", "trainer.max_steps=null", "trainer.max_epochs=null",
-          "trainer.max_seconds=5"], 2, "no limit in steps, epochs or tokens"),
+          "trainer.max_seconds=5"], 2, "gives the run no length in steps"),
+        (["trainer.max_seconds=5", "schedule=linear"], 2, "gives the run no length in steps"),
+        (["freeze=layers"], 2, "freeze must be a list, got 'layers'"),
+        (["model.num_layers=3", "model.layer_sizes=[4,5]"], 2, "contradicts model.layer_sizes"),
+        (["name=caf\udce9"], 2, "name is not valid UTF-8"),
         (["trainer.batch_size=500"], 3, "tokens, but trainer.batch_size=500"),
         (["data.path=missing.txt"], 3, "missing.txt"),
         (["data.path=empty.txt"], 3, "empty.txt"),
@@ -282,12 +289,22 @@ def test_a_directory_in_use_is_refused_and_names_its_owner(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     run = train("trainer.max_steps=5")
-    owner = {"host": socket.gethostname(), "pid": os.getppid()}
-    (run / "lock").write_text(json.dumps(owner))
-    assert main(["train", f"resume={run}", "trainer.max_steps=6"]) == 6
-    assert f"in use by process {os.getppid()}" in error(capsys)
-    (run / "lock").write_text(json.dumps({**owner, "pid": 2**22 + 1}))  # no such process
-    assert main(["train", f"resume={run}", "trainer.max_steps=6"]) == 0
+    again = ["train", f"resume={run}", "trainer.max_steps=6"]
+    with RunDirectory.open(run).owned():
+        assert main(again) == 6
+        assert f"in use by process {os.getpid()} on" in error(capsys)
+    # What a killed process leaves is no lock: the system's ended with it.
+    (run / "lock").write_text("process 1 on another-machine")
+    assert main(again) == 0
+
+
+def test_a_save_that_died_between_its_renames_is_repaired_on_resume() -> None:
+    run = train("trainer.max_steps=10", "trainer.keep=1")
+    (checkpoint,) = (run / "checkpoints").glob("step-*")
+    checkpoint.rename(checkpoint.with_name(f".old-{checkpoint.name}"))
+    (run / "checkpoints" / ".new-step-000000010-abc").mkdir()
+    assert main(["train", f"resume={run}", "trainer.max_steps=11"]) == 0
+    assert not list((run / "checkpoints").glob(".*"))
 
 
 def test_non_finite_training_exits_5_with_the_last_good_checkpoint(
@@ -329,6 +346,57 @@ def test_one_bad_step_is_skipped_and_counted(monkeypatch: pytest.MonkeyPatch) ->
     skipped = [row["optim/skipped_steps"] for row in rows if "optim/skipped_steps" in row]
     assert skipped == [0, 0, 1, 1, 1, 1]
     assert all(row["train/loss"] is not None for row in rows if "train/loss" in row)
+
+
+def test_a_run_whose_every_step_was_skipped_does_not_end_well(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = TrainStep._accumulate
+
+    def spoiled(self: TrainStep, window: object, state: object, step: int) -> object:
+        objective, nats, after = whole(self, window, state, step)  # type: ignore[arg-type]
+        return objective * float("nan"), nats, after
+
+    monkeypatch.setattr(TrainStep, "_accumulate", spoiled)
+    train("trainer.log_every=500", "trainer.max_bad_steps=20", code=5)
+    assert "in 30 steps in a row" in error(capsys)
+
+
+def test_divergence_is_no_bug_of_ours(capsys: pytest.CaptureFixture[str]) -> None:
+    run = train("optim=sgd", "optim.lr=1e30", "trainer.clip.norm=null",
+                code=5)  # fmt: skip
+    assert "Traceback" not in capsys.readouterr().err
+    assert json.loads((run / "summary.json").read_text())["status"] == "failed"
+
+
+def test_anomaly_names_the_operation(capsys: pytest.CaptureFixture[str]) -> None:
+    train("debug=anomaly", "optim=sgd", "optim.lr=1e30", "trainer.clip.norm=null", code=5)
+    torch.autograd.set_detect_anomaly(False)
+    text = capsys.readouterr().err  # autograd itself prints where the operation stands
+    assert "lm: error: Function" in text
+    assert "returned nan values" in text
+
+
+def test_evaluate_notices_changed_data_and_takes_a_file_of_ones_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = train("trainer.max_steps=5")
+    Path("mine.txt").write_text("the dog sees the mat and the hat .\n" * 3)
+    assert main(["evaluate", f"run={run}", "data=text", "data.test=mine.txt"]) == 0
+    assert "29 tokens" in capsys.readouterr().out  # 3 lines of 10, the first token is context
+    Path("text.txt").write_text(TEXT.replace("bat", "rat"))
+    assert main(["evaluate", f"run={run}"]) == 4
+    assert "not the one that" in error(capsys)
+    assert main(["evaluate", f"run={run}", "changed_data=true"]) == 0
+
+
+def test_the_continuation_of_words_begins_with_a_space(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = train("trainer.max_steps=5")
+    capsys.readouterr()
+    assert main(["generate", f"run={run}", "prompt=the cat", "num_tokens=1", "temperature=0"]) == 0
+    assert capsys.readouterr().out[7] in " \n"
 
 
 def test_multirun_trains_each_and_one_failure_lets_the_others_finish(
@@ -387,6 +455,16 @@ lm.register("model", "leaky", LeakyConfig)
 '''
 
 
+@pytest.fixture
+def _registry_restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    schemas = {group: dict(known) for group, known in registry._schemas.items()}
+    monkeypatch.setattr(registry, "_schemas", schemas)
+    repository = copy.deepcopy(ConfigStore.instance().repo)
+    yield
+    ConfigStore.instance().repo = repository
+
+
+@pytest.mark.usefixtures("_registry_restored")
 def test_a_cell_of_ones_own_trains_resumes_evaluates_and_generates(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

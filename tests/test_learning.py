@@ -1,6 +1,7 @@
 """Every cell learns from every source with every tokenizer: better than unigram after 300 steps."""
 
 import math
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -69,7 +70,7 @@ def write_plays(folder: Path) -> None:
 
 def unigram_perplexity(config: TrainConfig, invocation: Invocation) -> float:
     """Of the training split's own token frequencies (add-one) on validation."""
-    prepared = load_data(begin(config, invocation))
+    prepared = load_data(begin(config, invocation, ExitStack()))
     train, valid = (prepared.stores[name] for name in ("train", "valid"))
     counts = np.bincount(train[0 : len(train)], minlength=prepared.tokenizer.vocab_size) + 1
     log_prob = np.log(counts / counts.sum())

@@ -37,6 +37,8 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 _MAX_JSON = 256 * 2**20  # a tokenizer of a million words has about 30 MB
 _NAME = re.compile(r"step-\d{9,}")
+_NUMBER = re.compile(r"(?:step-)?(\d+)")
+_REMEDY = "Use another checkpoint of the run (checkpoint=last, best or step-…)."
 
 log = logging.getLogger(__name__)
 
@@ -105,9 +107,6 @@ def read(folder: Path) -> Checkpoint:
         raise CheckpointError(f"{folder} cannot be read: {error}", _REMEDY) from error
 
 
-_REMEDY = "Use another checkpoint of the run (checkpoint=last, best or step-…)."
-
-
 def verify(folder: Path) -> None:
     """Compare every file with the manifest.
 
@@ -167,8 +166,11 @@ class CheckpointFolder:
         with storage_errors(f"save {folder}"):
             for pointer in ("last", "best") if best else ("last",):
                 write_atomically(self.path / pointer, folder.name.encode())
-        kept = {self._pointer("best"), *(old.name for old in self.newest_first()[:keep])}
-        for old in self.newest_first():
+        # A later step can only be one that did not verify when this run was resumed: it must
+        # not count as the newest, or it would push out the good ones.
+        older = [old for old in self.newest_first() if _step(old) <= step]
+        kept = {self._pointer("best"), *(old.name for old in older[:keep])}
+        for old in older:
             if old.name not in kept:
                 shutil.rmtree(old, ignore_errors=True)
         return folder
@@ -178,7 +180,7 @@ class CheckpointFolder:
         if not self.path.is_dir():
             return []
         folders = [path for path in self.path.iterdir() if _NAME.fullmatch(path.name)]
-        return sorted(folders, key=lambda path: -int(path.name.removeprefix("step-")))
+        return sorted(folders, key=_step, reverse=True)
 
     def _pointer(self, name: str) -> str | None:
         try:
@@ -189,7 +191,10 @@ class CheckpointFolder:
 
     def find(self, which: str) -> Path:
         """The folder that `last`, `best` or `step-…` names; not verified yet."""
+        number = _NUMBER.fullmatch(which)
         name = self._pointer(which) if which in ("last", "best") else which
+        if number:
+            name = f"step-{int(number[1]):09d}"
         if name is None and self.newest_first():
             name = self.newest_first()[0].name
         if name is None or not (self.path / name).is_dir():
@@ -217,12 +222,31 @@ class CheckpointFolder:
         )
 
 
-def locate(path: Path, which: str) -> Path:
-    """The checkpoint that a run directory or a checkpoint folder means."""
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def read_any(path: Path, which: str) -> tuple[Path, Checkpoint]:
+    """The checkpoint that a run directory or a checkpoint folder means, verified.
+
+    Where a run's `best` or `last` is damaged, the newest good one takes its place, and the log
+    says so; a checkpoint named by its step has no substitute.
+
+    Raises:
+        CheckpointError: there is none, or the one named is damaged.
+    """
     if (path / MANIFEST).is_file():
-        return path
-    if not path.is_dir():
-        raise CheckpointError(
-            f"no run or checkpoint at {path}", "Give a run directory or one of its checkpoints."
-        )
-    return CheckpointFolder(path / "checkpoints").find(which)
+        return path, read(path)
+    folder = CheckpointFolder(path / "checkpoints")
+    if not folder.newest_first():
+        runs = sorted(str(found.parent) for found in path.glob("*/checkpoints"))
+        hint = f"Runs inside: {', '.join(runs[-3:])}." if runs else "Give a run directory."
+        raise CheckpointError(f"no run or checkpoint at {path}", hint)
+    try:
+        found = folder.find(which)
+        return found, read(found)
+    except CheckpointError as error:
+        if which not in ("best", "last"):
+            raise
+        log.warning("%s; taking the newest good checkpoint instead", error.cause)
+        return folder.newest_good()

@@ -11,7 +11,7 @@ from lm.errors import ConfigError
 
 def _require(condition: bool, name: str, rule: str, value: object) -> None:
     if not condition:
-        raise ConfigError(f"{name} must be {rule}, got {value!r}", f"Set {name}=<{rule}>.")
+        raise ConfigError(f"{name} must be {rule}, got {value!r}", f"Set {name} to {rule}.")
 
 
 def positive(name: str, value: float | None) -> None:

@@ -22,7 +22,7 @@ class LmError(Exception):
 
 
 class ConfigError(LmError):
-    """The configuration or the command line is wrong; nothing was written."""
+    """The configuration or the command line is wrong."""
 
     code = 2
 

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from lm.checkpoint import locate, read
+from lm.checkpoint import read_any
 from lm.config import TrainConfig, load_config, parse
 from lm.data.tokenizers import Tokenizer, tokenizer_from_json
 from lm.errors import DataError
@@ -25,12 +25,14 @@ class Loaded:
     Attributes:
         config: the configuration it was trained with.
         path: the checkpoint's folder.
+        data: fingerprint of the tokens of each split that it was trained with.
     """
 
     model: LanguageModel
     tokenizer: Tokenizer
     config: TrainConfig
     path: Path
+    data: dict[str, str]
 
     def generate(
         self,
@@ -87,11 +89,10 @@ def load(path: str | Path, *, checkpoint: str = "best", device: str = "cpu") -> 
     Raises:
         CheckpointError: it is missing, damaged, or of a component that is not registered here.
     """
-    folder = locate(Path(path), checkpoint)
-    saved = read(folder)
+    folder, saved = read_any(Path(path), checkpoint)
     config = parse(load_config(folder / "config.yaml"), TrainConfig)
     tokenizer = tokenizer_from_json(saved.tokenizer)
     model = config.model.build(tokenizer.vocab_size, seed=config.seed)
     load_parameters(model, saved.model)
     model.to(find_device(device)).eval().requires_grad_(False)
-    return Loaded(model, tokenizer, config, folder)
+    return Loaded(model, tokenizer, config, folder, dict(saved.state.get("data", {})))

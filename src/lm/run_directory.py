@@ -24,7 +24,8 @@ from tqdm import tqdm
 
 from lm.checkpoint import CheckpointFolder
 from lm.errors import CheckpointError, StorageError
-from lm.runtime.files import is_running, storage_errors, write_atomically
+from lm.runtime.files import storage_errors, write_atomically
+from lm.runtime.lock import try_lock
 
 _MAX_DIFF = 1 << 20
 
@@ -53,9 +54,23 @@ class RunDirectory:
                 raise StorageError(
                     f"{path} exists", "Continue it with resume=, or choose another name=."
                 ) from error
-        run = cls(path)
-        run.checkpoints.open_for_writing()
-        return run
+        return cls(path)
+
+    @staticmethod
+    def check_place(parent: Path) -> None:
+        """Find out before any work whether runs can be written below `parent`.
+
+        Raises:
+            StorageError: it is a file, or read-only.
+        """
+        place = parent
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        if not place.is_dir() or not os.access(place, os.W_OK):
+            raise StorageError(
+                f"cannot create {parent}: {place} is not a writable folder",
+                "Choose another folder with runs=.",
+            )
 
     @classmethod
     def open(cls, path: Path) -> "RunDirectory":
@@ -70,42 +85,28 @@ class RunDirectory:
 
     @contextmanager
     def owned(self) -> Iterator[None]:
-        """Hold the directory's lock.
+        """Hold the directory's lock, the operating system's, which ends with the process.
 
         Raises:
             StorageError: a living process owns it; names the owner.
         """
-        lock = self.path / "lock"
-        me = {"host": socket.gethostname(), "pid": os.getpid()}
         with storage_errors(f"lock {self.path}"):
-            try:
-                self._take(lock, me)
-            except FileExistsError:
-                owner = self._owner(lock)
-                if owner is not None and is_running(owner["pid"], owner["host"]):
-                    raise StorageError(
-                        f"{self.path} is in use by process {owner['pid']} on {owner['host']}",
-                        "Wait for that run, stop it, or start a new one.",
-                    ) from None
-                lock.unlink(missing_ok=True)
-                self._take(lock, me)
-        try:
+            lock = (self.path / "lock").open("a+", encoding="utf-8")
+        with lock:
+            if not try_lock(lock.fileno()):
+                lock.seek(0)
+                owner = lock.read(200).strip() or "another process"
+                raise StorageError(
+                    f"{self.path} is in use by {owner}",
+                    "Wait for that run, stop it, or start a new one.",
+                )
+            lock.truncate(0)
+            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
+            lock.flush()
+            # Whoever died while saving is gone now that the lock is ours.
+            self.checkpoints.open_for_writing()
             yield
-        finally:
-            lock.unlink(missing_ok=True)
-
-    @staticmethod
-    def _take(lock: Path, me: dict[str, Any]) -> None:
-        with lock.open("x", encoding="utf-8") as file:
-            json.dump(me, file)
-
-    @staticmethod
-    def _owner(lock: Path) -> dict[str, Any] | None:
-        try:
-            owner = json.loads(lock.read_text(encoding="utf-8"))
-            return {"pid": int(owner["pid"]), "host": str(owner["host"])}
-        except (OSError, ValueError, TypeError, KeyError):
-            return None
+            lock.truncate(0)
 
     def describe(self, config: str, overrides: list[str], machine: dict[str, Any]) -> None:
         """Write what the run was started with."""

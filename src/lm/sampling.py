@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 
 from lm import checks
 from lm.data.tokenizers import Tokenizer
+from lm.errors import NumericError
 from lm.models import LanguageModel
 
 
@@ -36,10 +37,19 @@ class SamplingConfig:
 def draw(
     log_prob: Float[Tensor, "B V"], config: SamplingConfig, draws: Generator
 ) -> Int[Tensor, " B"]:
-    """One token per row."""
+    """One token per row.
+
+    Raises:
+        NumericError: the model's output is not a distribution.
+    """
+    if bool(log_prob.isnan().any()):
+        raise NumericError(
+            "the model gives NaN: its weights diverged", "Use a checkpoint from before that."
+        )
     if config.temperature == 0:
         return log_prob.argmax(-1)
-    logits = log_prob / config.temperature
+    # The largest becomes 0, so that no temperature, however small, makes an infinity of it.
+    logits = (log_prob - log_prob.amax(-1, keepdim=True)) / config.temperature
     if config.top_k is not None and config.top_k < logits.shape[-1]:
         threshold = logits.topk(config.top_k).values[:, -1:]
         logits = logits.masked_fill(logits < threshold, -torch.inf)
@@ -107,20 +117,26 @@ def generate(
         for k, token in enumerate(tokens.tolist()):
             samples[k].append(token)
             if stop and texts[k] is None:
-                texts[k] = _until(tokenizer, samples[k], stop)
+                texts[k] = _until(tokenizer, ids, samples[k], stop)
         if stop and None not in texts:
             break
     return [
-        tokenizer.decode(sample) if text is None else text
+        _continuation(tokenizer, ids, sample) if text is None else text
         for sample, text in zip(samples, texts, strict=True)
     ]
 
 
-def _until(tokenizer: Tokenizer, sample: list[int], stop: bytes) -> bytes | None:
-    """The text before `stop`, once it is there; looks only at the tokens that can complete it."""
-    if stop not in tokenizer.decode(sample[-len(stop) - 1 :]):
+def _continuation(tokenizer: Tokenizer, prompt: list[int], sample: list[int]) -> bytes:
+    """What the sample adds to the prompt; words need the space between the two."""
+    return tokenizer.decode(prompt + sample)[len(tokenizer.decode(prompt)) :]
+
+
+def _until(tokenizer: Tokenizer, prompt: list[int], sample: list[int], stop: bytes) -> bytes | None:
+    """The text before `stop`, once it is there; first looks at what the last tokens completed."""
+    if stop not in tokenizer.decode((prompt + sample)[-len(stop) - 1 :]):
         return None
-    return tokenizer.decode(sample).split(stop)[0]
+    text = _continuation(tokenizer, prompt, sample)
+    return text.split(stop)[0] if stop in text else None
 
 
 def line_end(tokenizer: Tokenizer) -> int:

@@ -22,8 +22,8 @@ from lm.data import archive as archive_module
 from lm.data import download
 from lm.data.archive import extract, unpacked
 from lm.data.download import Remote, fetch
-from lm.data.lock import exclusive
 from lm.errors import DataError, StorageError
+from lm.runtime.lock import exclusive
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB
 REMEDY = "Set data.root=FOLDER."
@@ -227,7 +227,7 @@ def test_the_lock_lets_one_in_at_a_time(tmp_path: Path) -> None:
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     holder = (
-        "import sys, time; from pathlib import Path; from lm.data.lock import exclusive\n"
+        "import sys, time; from pathlib import Path; from lm.runtime.lock import exclusive\n"
         "with exclusive(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     command = [sys.executable, "-c", holder, str(tmp_path / "target")]

@@ -231,7 +231,6 @@ def test_a_leak_between_given_splits_is_said(tmp_path: Path) -> None:
         ({}, "needs data.path or data.train, got neither"),
         ({"path": "a", "train": "b"}, "data.path=a and data.train=b exclude each other"),
         ({"path": "a", "valid": "b"}, "data.path=a and data.valid=b exclude each other"),
-        ({"valid": "b"}, "got neither"),
         ({"path": "a", "valid_fraction": 0.0}, "data.valid_fraction must be .* > 0, got 0.0"),
         ({"path": "a", "test_fraction": float("nan")}, "data.test_fraction must be .*, got nan"),
         ({"path": "a", "test_fraction": 0.96}, "data.test_fraction=0.96 leave no training text"),

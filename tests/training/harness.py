@@ -112,6 +112,7 @@ class Recipe:
             ),
             streams=streams,
             valid=stores["valid"],
+            test=stores["test"],
             limits=limits,
             directory=directory,
             config_text="",

@@ -1,15 +1,14 @@
 """From an exception to an exit code and two lines: what is wrong, and how to mend it."""
 
-import errno
 import os
 import sys
 import traceback
 
 from lm.errors import LmError, OutOfMemoryError, Stopped, StorageError
+from lm.runtime.files import NO_ACCESS, NO_ROOM
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
-_STORAGE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -46,7 +45,7 @@ def as_user_error(error: BaseException) -> LmError | Stopped | None:
     """The error in the user's terms; None for a bug of ours."""
     if isinstance(error, LmError | Stopped):
         return error
-    if isinstance(error, OSError) and error.errno in _STORAGE:
+    if isinstance(error, OSError) and error.errno in NO_ROOM | NO_ACCESS:
         place = f" {error.filename}" if error.filename else ""
         return StorageError(
             f"cannot write{place}: {error.strerror}",

@@ -4,7 +4,6 @@ The one place that reads a foreign checkpoint, and with `weights_only`: nothing 
 """
 
 import logging
-import pickle
 from pathlib import Path
 
 import torch
@@ -53,7 +52,7 @@ def run(config: ImportConfig) -> None:
     directory.summarise("done", reason="imported", parameters=total)
     log.info(
         "imported %s parameters, vocabulary %s\nrun directory: %s\nnext:\n"
-        "  lm evaluate run=%s data=ptb data.root=…",
+        "  lm evaluate run=%s splits=[test]",
         f"{total:,}", f"{tokenizer.vocab_size:,}", directory.path, directory.path,
     )  # fmt: skip
 
@@ -67,9 +66,12 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     remedy = "Save it with torch.save(model.state_dict(), PATH)."
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"cannot read the weights of {path}: {first}", remedy) from error
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}", "Check the path.") from error
+    except Exception as error:  # a stranger's file may make the loader raise anything
+        raise CheckpointError(
+            f"cannot read the weights of {path}: not a state dict of tensors", remedy
+        ) from error
     if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
         raise CheckpointError(f"{path} is not a state dict of tensors", remedy)
     for name in ("encoder.weight", "rnn.weight_ih_l0", "rnn.weight_hh_l0", "decoder.weight"):

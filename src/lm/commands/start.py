@@ -1,6 +1,7 @@
 """How a run begins: fresh, resumed exactly (`resume=`), or from other weights (`init_from=`)."""
 
 import logging
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from lm.checkpoint import Checkpoint, locate, read
+from lm.checkpoint import Checkpoint, read_any
 from lm.config import (
     Invocation,
     TrainConfig,
@@ -78,10 +79,14 @@ class Start:
         return model
 
 
-def begin(config: TrainConfig, call: Invocation) -> Start:
-    """Look at `resume` and `init_from`, and find the corpus."""
+def begin(config: TrainConfig, call: Invocation, held: ExitStack) -> Start:
+    """Look at `resume` and `init_from`, and find the corpus.
+
+    Args:
+        held: takes the lock of a run that is continued, before anything in it is read.
+    """
     if config.resume is not None:
-        return _resume(Path(config.resume), call)
+        return _resume(Path(config.resume), call, held)
     if config.init_from is not None:
         return _init_from(Path(config.init_from), call)
     return Start(config, call.config, _corpus(config), config.tokenizer)
@@ -94,8 +99,9 @@ def _corpus(config: TrainConfig) -> Corpus:
     return replace(corpus, train=first_bytes(corpus.train, config.data.train_bytes))
 
 
-def _resume(path: Path, call: Invocation) -> Start:
+def _resume(path: Path, call: Invocation, held: ExitStack) -> Start:
     directory = RunDirectory.open(path)
+    held.enter_context(directory.owned())
     folder, checkpoint = directory.checkpoints.newest_good()
     saved = load_config(folder / "config.yaml")
     composed = resume_config(saved, call.config, call.overrides)
@@ -112,8 +118,7 @@ def _resume(path: Path, call: Invocation) -> Start:
 
 
 def _init_from(path: Path, call: Invocation) -> Start:
-    folder = locate(path, "best")
-    checkpoint = read(folder)
+    folder, checkpoint = read_any(path, "best")
     saved = load_config(folder / "config.yaml")
     composed = inherit_model(saved, call.config, call.overrides)
     config = parse(composed, TrainConfig)

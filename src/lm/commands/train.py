@@ -3,22 +3,21 @@
 import logging
 import shlex
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import torch
 from torch import nn
 
-from lm.checkpoint import CheckpointFolder, read
+from lm.checkpoint import read_any
 from lm.commands.start import Start, begin
 from lm.config import TrainConfig, invocation, job_directory
 from lm.config.fields import PATH_FIELDS, flatten
-from lm.data.corpus import Corpus
 from lm.data.prepare import Prepared, prepare
 from lm.data.streams import Streams
 from lm.errors import ConfigError, LmError, Stopped
 from lm.evaluation import check_evaluable, evaluate
 from lm.metrics import tags
-from lm.metrics.perplexity import Score
 from lm.models import LanguageModel
 from lm.models.language_model import parameter_counts, part_of
 from lm.optim.base import is_prefix
@@ -36,10 +35,29 @@ def run(config: TrainConfig) -> float | None:
     """Train as configured; the best validation loss, for sweepers that minimise it."""
     call = invocation()
     assert call is not None, "commands are run through lm.cli"
-    start = begin(config, call)
-    config = start.config
     device = config.runtime.build()
-    prepared = load_data(start)
+    RunDirectory.check_place(Path(config.runs))
+    with ExitStack() as held:
+        start = begin(config, call, held)
+        trainer = assemble(start, device, held)
+        directory = trainer.directory
+        held.enter_context(directory.logging())
+        held.enter_context(summarised(trainer))
+        if start.resumed is not None:
+            restore(trainer, start.resumed)
+        else:
+            directory.describe(start.run_text, list(call.overrides), machine(device))
+        with trainer.logs(start.resumed), trainer.stop.listening():
+            announce(trainer, start)
+            with start.config.runtime.profiled(directory.path / "trace.json"):
+                reason = trainer.fit()
+            finish(trainer, start, reason)
+    return trainer.progress.best_loss
+
+
+def assemble(start: Start, device: torch.device, held: ExitStack) -> Trainer:
+    """Everything a run consists of; its directory comes last, when nothing can be refused."""
+    config, prepared = start.config, load_data(start)
     streams = Streams.for_training(
         prepared.stores["train"],
         config.trainer.batch_size,
@@ -53,39 +71,30 @@ def run(config: TrainConfig) -> float | None:
     schedule = config.schedule.build(
         total_steps=limits.total_steps, steps_per_epoch=streams.windows_per_epoch
     )
-    directory = start.directory or RunDirectory.create(
-        Path(config.runs) / config.name, job_directory()
+    directory = start.directory
+    if directory is None:
+        directory = RunDirectory.create(Path(config.runs) / config.name, job_directory())
+        held.enter_context(directory.owned())
+    return Trainer(
+        config=config.trainer,
+        seed=config.seed,
+        tokenizer=prepared.tokenizer,
+        prompt=start.prompt,
+        model=model,
+        optimizers=optimizers,
+        schedule=schedule,
+        streams=streams,
+        valid=prepared.stores["valid"],
+        test=prepared.stores["test"],
+        limits=limits,
+        directory=directory,
+        config_text=start.config_text,
+        identity={
+            "machine": machine(device),
+            "data": {name: store.fingerprint for name, store in prepared.stores.items()},
+        },
+        stop=StopFlag(),
     )
-    with directory.owned(), directory.logging(), summarised(directory):
-        trainer = Trainer(
-            config=config.trainer,
-            seed=config.seed,
-            tokenizer=prepared.tokenizer,
-            prompt=start.prompt,
-            model=model,
-            optimizers=optimizers,
-            schedule=schedule,
-            streams=streams,
-            valid=prepared.stores["valid"],
-            limits=limits,
-            directory=directory,
-            config_text=start.config_text,
-            identity={
-                "machine": machine(device),
-                "data": {name: store.fingerprint for name, store in prepared.stores.items()},
-            },
-            stop=StopFlag(),
-        )
-        if start.resumed is not None:
-            restore(trainer, start.resumed)
-        else:
-            directory.describe(start.run_text, list(call.overrides), machine(device))
-        with trainer.logs(start.resumed), trainer.stop.listening():
-            announce(trainer, start.corpus, prepared)
-            with config.runtime.profiled(directory.path / "trace.json"):
-                reason = trainer.fit()
-            finish(trainer, prepared, reason, start)
-    return trainer.progress.best_loss
 
 
 def load_data(start: Start) -> Prepared:
@@ -101,12 +110,15 @@ def load_data(start: Start) -> Prepared:
     return prepared
 
 
-def announce(trainer: Trainer, corpus: Corpus, prepared: Prepared) -> None:
+def announce(trainer: Trainer, start: Start) -> None:
     """Say what is about to happen, with the counts."""
-    stores, streams = prepared.stores, trainer.streams
-    sizes = ", ".join(f"{name} {len(store):,}" for name, store in stores.items())
-    log.info("%s: %s tokens, vocabulary %s", corpus.name, sizes,
-             f"{prepared.tokenizer.vocab_size:,}")  # fmt: skip
+    streams = trainer.streams
+    log.info(
+        "%s: train %s, valid %s, test %s tokens, vocabulary %s",
+        start.corpus.name,
+        *(f"{len(store):,}" for store in (streams.store, trainer.valid, trainer.test)),
+        f"{trainer.tokenizer.vocab_size:,}",
+    )
     log.info(
         "%d streams of %d steps, %d windows an epoch; %d remainder tokens are not trained",
         streams.num_streams, streams.window_length, streams.windows_per_epoch, streams.remainder,
@@ -121,69 +133,86 @@ def announce(trainer: Trainer, corpus: Corpus, prepared: Prepared) -> None:
 
 
 @contextmanager
-def summarised(directory: RunDirectory) -> Iterator[None]:
+def summarised(trainer: Trainer) -> Iterator[None]:
     """Keep `summary.json` true whatever happens."""
+    directory = trainer.directory
     directory.summarise("running")
     try:
         yield
     except Stopped as stop:
-        directory.summarise("stopped", reason=stop.cause)
+        directory.summarise("stopped", reason=stop.cause, **standing(trainer))
         raise
     except BaseException as error:
         cause = error.cause if isinstance(error, LmError) else repr(error)
         # The disk may be what failed; then its error must not hide the one under way.
         try:
-            directory.summarise("failed", reason=cause)
+            directory.summarise("failed", reason=cause, **standing(trainer))
         except (LmError, OSError) as second:
             log.warning("summary.json was not written: %s", second)
         raise
 
 
-def finish(trainer: Trainer, prepared: Prepared, reason: str, start: Start) -> None:
+def standing(trainer: Trainer) -> dict[str, object]:
+    """How far a run has come, for its summary."""
+    progress = trainer.progress
+    return {
+        "steps": progress.step,
+        "tokens": progress.tokens,
+        "seconds": progress.seconds,
+        "best_step": progress.best_step,
+        "best_valid_loss": progress.best_loss,
+        "parameters": parameter_counts(trainer.model)["total"],
+    }
+
+
+def finish(trainer: Trainer, start: Start, reason: str) -> None:
     """Evaluate the best checkpoint exactly, record it, and say what to try next."""
     trainer.console.close()
-    scores: dict[str, Score] = {}
     config, progress, directory = trainer.config, trainer.progress, trainer.directory
-    load_best(trainer.model, directory.checkpoints)
+    final: dict[str, float] = {}
+    if progress.best_loss is not None:
+        final["valid/best_loss"] = progress.best_loss
+    described = ""
     if config.test:
-        log.info("exact evaluation of the best checkpoint (step %d) …", progress.best_step)
-        scores["test"] = evaluate(
+        load_best(trainer)
+        score = evaluate(
             trainer.model,
-            prepared.stores["test"],
+            trainer.test,
             unit=trainer.streams.unit,
             on_window=trainer.leave_if_stopped,
         )
-    final = {
-        tag: value for name, score in scores.items() for tag, value in score.scalars(name).items()
-    }
-    if progress.best_loss is not None:
-        final["valid/best_loss"] = progress.best_loss
+        final |= score.scalars("test")
+        described = score.describe()
     trainer.writer.scalars(progress.step, progress.tokens, final)
     trainer.writer.hparams(hyper_parameters(start), final)
-    directory.summarise(
-        "done",
-        reason=reason,
-        steps=progress.step,
-        tokens=progress.tokens,
-        seconds=progress.seconds,
-        best_step=progress.best_step,
-        parameters=parameter_counts(trainer.model)["total"],
-        metrics=final,
-    )
+    directory.summarise("done", reason=reason, metrics=final, **standing(trainer))
     log.info("done: %s, in %.0f s", reason, progress.seconds)
-    for name, score in scores.items():
-        log.info("%s  %s", name, score.describe())
-    path = directory.path
-    log.info(
-        "run directory: %s\nnext:\n  tensorboard --logdir %s\n"
-        "  lm generate run=%s prompt=%s\n  lm train resume=%s trainer.max_epochs=%d",
-        path, path.parent, path, shlex.quote(trainer.prompt), path, progress.epoch + 5,
-    )  # fmt: skip
+    if described:
+        log.info("test  %s", described)
+    log.info("run directory: %s\nnext:\n  %s", directory.path, "\n  ".join(suggestions(trainer)))
 
 
-def load_best(model: LanguageModel, checkpoints: CheckpointFolder) -> None:
-    """Put the best checkpoint's weights into the model; without a best one, the last."""
-    load_parameters(model, read(checkpoints.find("best")).model)
+def suggestions(trainer: Trainer) -> list[str]:
+    """The next three commands to try."""
+    config, progress = trainer.config, trainer.progress
+    path = shlex.quote(str(trainer.directory.path))
+    longer = f"trainer.max_epochs={progress.epoch + 5}"
+    if config.max_tokens is not None and progress.tokens >= config.max_tokens:
+        longer = f"trainer.max_tokens={2 * progress.tokens}"
+    if config.max_steps is not None and progress.step >= config.max_steps:
+        longer = f"trainer.max_steps={2 * progress.step}"
+    return [
+        f"tensorboard --logdir {shlex.quote(str(trainer.directory.path.parent))}",
+        f"lm generate run={path} prompt={shlex.quote(trainer.prompt)}",
+        f"lm train resume={path} {longer}",
+    ]
+
+
+def load_best(trainer: Trainer) -> None:
+    """Put the best checkpoint's weights into the model; without a best one, the newest."""
+    folder, checkpoint = read_any(trainer.directory.path, "best")
+    log.info("exact evaluation of %s …", folder.name)
+    load_parameters(trainer.model, checkpoint.model)
 
 
 def hyper_parameters(start: Start) -> dict[str, bool | str | float | int]:
@@ -210,6 +239,6 @@ def trainable(model: LanguageModel, freeze: list[str]) -> dict[str, nn.Parameter
         for name in frozen:
             parameters[name].requires_grad_(False)
     left = {name: p for name, p in parameters.items() if p.requires_grad}
-    if not left:
+    if all(part_of(name) == "initial" for name in left):  # trained in an epoch's first step only
         raise ConfigError(f"freeze={freeze} leaves nothing to train", "Freeze less.")
     return left

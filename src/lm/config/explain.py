@@ -213,6 +213,8 @@ def _ill_typed(error: ValidationError, name: str, said: str) -> ConfigError:
             f"{name} must be one of {options[1]}, got {value!r}",
             f"Set {name}={close}." if close else f"Set {name} to one of them.",
         )
+    if "not a ListConfig" in said:
+        return ConfigError(f"{name} must be a list, got {value!r}", f"Set {name}=[{value}].")
     if "is not Optional" in said:
         return ConfigError(f"{name} must not be null", f"Set {name}=<value>.")
     return ConfigError(f"{name}: {_sentence(said)}", f"Set {name}=<value>.")

@@ -55,6 +55,8 @@ def check_interpolations(config: DictConfig) -> None:
     """
     for name, value in flatten(plain(config)).items():
         for text in strings(value):
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                raise ConfigError(f"{name} is not valid UTF-8: {text!r}", "Write it in UTF-8.")
             if not _allowed(name, text):
                 raise ConfigError(
                     f"{name} may not call a resolver or contain '${{', got {text!r}",

@@ -25,6 +25,8 @@ ALLOWED = (
     "trainer.log_every",
     "trainer.sample*",
     "trainer.keep",
+    "trainer.patience",
+    "trainer.test",
     "trainer.save_every",
     "trainer.bar",
     "runtime.*",

@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import MISSING
 
 from lm import checks
-from lm.data.corpus import SPLITS, DataConfig
+from lm.data.corpus import SPLITS, DataConfig, Unit
 from lm.data.tokenizers import TokenizerConfig
 from lm.errors import ConfigError
 from lm.models import ModelConfig
@@ -54,6 +54,12 @@ class TrainConfig:
         _check_name(self.name)
         for prefix, scale in self.lr_scales.items():
             checks.non_negative(f"lr_scales.{prefix}", scale)
+        if self.trainer.max_seconds is not None and self.schedule.needs_horizon:
+            raise ConfigError(
+                f"trainer.max_seconds={self.trainer.max_seconds:g} gives the run no length in"
+                " steps, which this schedule needs",
+                "Set schedule=constant or plateau, or limit the run by steps, epochs or tokens.",
+            )
         if self.extend_vocabulary and self.init_from is None and self.resume is None:
             raise ConfigError(
                 "extend_vocabulary=true needs a vocabulary to extend",
@@ -72,6 +78,8 @@ class EvaluateConfig:
         streams: 1 is exact; more start each stream without its predecessor's state.
         window: tokens per chunk; changes speed and memory, not the number.
         data: another corpus than the one that the run was trained on.
+        unit: where the state is reset; None is as in training, or what `data.unit` says.
+        changed_data: evaluate although the run's own data is not what it was trained with.
         output: a file to write the numbers to, as JSON.
     """
 
@@ -81,6 +89,8 @@ class EvaluateConfig:
     streams: int = 1
     window: int = 1024
     data: DataConfig | None = None
+    unit: Unit | None = None
+    changed_data: bool = False
     output: str | None = None
     runtime: RuntimeConfig = MISSING
 

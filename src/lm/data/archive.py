@@ -7,9 +7,9 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
-from lm.data.lock import exclusive
 from lm.errors import DataError
 from lm.runtime.files import folder_atomically, restore_interrupted, storage_errors
+from lm.runtime.lock import exclusive
 
 MAX_BYTES = 1 << 30
 MAX_MEMBERS = 1000

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lm.data.corpus import SPLITS, Corpus, Document, Unit
-from lm.data.lock import exclusive
 from lm.data.pieces import Piece, TextCounts, pieces, progress, size, words_within
 from lm.data.store import Block, TokenStore, write_store
 from lm.data.tokenizers import Tokenizer, TokenizerConfig, load_tokenizer, save_tokenizer
 from lm.errors import CheckpointError, DataError
+from lm.runtime.lock import exclusive
 
 logger = logging.getLogger(__name__)
 

@@ -53,6 +53,8 @@ class Score:
         values = {f"{split}/loss": self.loss, f"{split}/perplexity": self.perplexity}
         if self.bits_per_byte is not None:
             values[f"{split}/bits_per_byte"] = self.bits_per_byte
+        if self.word_perplexity is not None:
+            values[f"{split}/word_perplexity"] = self.word_perplexity
         return values
 
     def describe(self) -> str:
@@ -60,10 +62,12 @@ class Score:
         bits = self.bits_per_byte
         per_byte = f"{bits:.4f}" if bits is not None else f"n/a: {self.lossy}"
         exact = "exact" if self.num_streams == 1 else f"{self.num_streams} streams"
+        words = self.word_perplexity
+        per_word = f"  per word {words:.1f}" if words is not None else ""
         return (
-            f"loss {self.loss:.4f}  perplexity {self.perplexity:.2f}  bits/byte {per_byte}"
-            f"  ({exact}; {self.num_tokens:,} tokens, {self.num_bytes:,} bytes,"
-            f" {self.num_words:,} words)"
+            f"loss {self.loss:.4f}  perplexity {self.perplexity:.2f}"
+            f"  bits/byte {per_byte}{per_word}  ({exact}; {self.num_tokens:,} tokens,"
+            f" {self.num_bytes:,} bytes, {self.num_words:,} words)"
         )
 
 

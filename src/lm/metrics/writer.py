@@ -42,6 +42,7 @@ class MetricsWriter:
         # JSON has no infinity and no NaN; null is what every reader understands.
         clean = {tag: value if math.isfinite(value) else None for tag, value in values.items()}
         self._lines.write(json.dumps({"step": step, "tokens": tokens, **clean}) + "\n")
+        self._lines.flush()  # somebody may be watching
 
     def text(self, step: int, tokens: int, tag: str, text: str) -> None:
         """Write text, shown verbatim in TensorBoard's text tab."""
@@ -54,8 +55,6 @@ class MetricsWriter:
         """Hyper-parameters with the final metrics, in this very run rather than a sub-run."""
         for summary in hparams(values, metrics):  # type: ignore[no-untyped-call]
             self._board._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
-        for tag, value in metrics.items():
-            self._board.add_scalar(tag, value)
 
     def flush(self) -> int:
         """Hand everything to the system; the size of `metrics.jsonl` for the checkpoint."""

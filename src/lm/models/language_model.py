@@ -10,11 +10,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lm import checks
+from lm.errors import ConfigError
 from lm.models.base import Cell, LayerState, State
 from lm.models.dropout import DropoutConfig, dropout
 from lm.models.head import SoftmaxHead
 from lm.models.init import InitConfig, fill, standard_normal, uniform_by_size
-from lm.runtime.randomness import Noise, generator
+from lm.runtime.randomness import Noise, derive_seed, generator
 
 
 class InitialState(Enum):
@@ -40,10 +41,10 @@ class ModelConfig:
     transient: ClassVar[frozenset[str]] = frozenset({"dropout", "init"})
 
     embedding_size: int = 256
-    hidden_size: int = 256
+    hidden_size: int = 512
     num_layers: int = 1
     layer_sizes: list[int] | None = None
-    tied: bool = True
+    tied: bool = False
     output_bias: bool = True
     initial_state: InitialState = InitialState.zero
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
@@ -54,6 +55,12 @@ class ModelConfig:
             checks.at_least(f"model.{name}", getattr(self, name), 1)
         if self.layer_sizes is not None:
             checks.at_least("len(model.layer_sizes)", len(self.layer_sizes), 1)
+            if self.num_layers not in (1, len(self.layer_sizes)):
+                raise ConfigError(
+                    f"model.num_layers={self.num_layers} contradicts model.layer_sizes="
+                    f"{self.layer_sizes}",
+                    "Set one of them.",
+                )
             for size in self.layer_sizes:
                 checks.at_least("model.layer_sizes", size, 1)
 
@@ -74,7 +81,10 @@ class ModelConfig:
 
     def build(self, vocab_size: int, *, seed: int) -> "LanguageModel":
         """The model on the CPU, initialised from `seed` alone."""
-        model = LanguageModel(self, vocab_size)
+        # A cell with modules of torch.nn inside draws from the global generator when it is made.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derive_seed(seed, 0, "init.modules"))
+            model = LanguageModel(self, vocab_size)
         initialise(model, self.init, seed)
         return model
 
@@ -231,8 +241,14 @@ def initialise(model: LanguageModel, config: InitConfig, seed: int) -> None:
 
 
 def _initialise_cell(cell: Cell, config: InitConfig, seed: int, site: str) -> None:
-    """A cell's parameters by name: `bias*`, `weight_hh*` (recurrent), anything else is input."""
+    """A cell's own parameters by name: `bias*`, `weight_hh*` (recurrent), other matrices are input.
+
+    Other vectors (gains, peepholes) and the parameters of modules inside keep what the cell gave
+    them.
+    """
     for name, parameter in cell.named_parameters(recurse=False):
+        if parameter.ndim < 2 and not name.startswith("bias"):
+            continue
         part = config.input
         if name.startswith("bias"):
             part = config.bias

@@ -34,7 +34,7 @@ class ClipConfig:
             raise ConfigError(
                 f"trainer.clip.norm={self.norm!r} and trainer.clip.value={self.value!r} "
                 "exclude each other",
-                "Set trainer.clip.norm=null or trainer.clip.value=null.",
+                "Add trainer.clip.norm=null (to clip by value) or trainer.clip.value=null.",
             )
 
 

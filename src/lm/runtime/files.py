@@ -4,7 +4,6 @@ import errno
 import hashlib
 import os
 import shutil
-import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +11,11 @@ from pathlib import Path
 
 from lm.errors import StorageError
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_NO_ACCESS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_ACCESS = {
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO),
+    *(errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG),
+}
 
 
 def sync(path: Path) -> None:
@@ -96,25 +98,10 @@ def storage_errors(action: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in NO_ROOM:
             remedy = "Free some space on that disk or choose another folder."
-        elif error.errno in _NO_ACCESS:
+        elif error.errno in NO_ACCESS:
             remedy = "Check the path and its permissions, or choose another folder."
         else:
             raise
         raise StorageError(f"cannot {action}: {error.strerror}", remedy) from error
-
-
-def is_running(pid: int, host: str) -> bool:
-    """Whether a process lives; one of another host is assumed to."""
-    if host != socket.gethostname():
-        return True
-    if os.name == "nt":
-        return True  # signal 0 would end it there
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -52,6 +52,8 @@ class Trainer(Run):
                 self.save()
             if self.stop.requested:
                 self.save_and_stop()
+        if progress.step > progress.logged_step:
+            self.log()  # the last interval, and the last look at whether the run diverged
         return reason
 
     def train(self, window: Window) -> None:
@@ -67,8 +69,12 @@ class Trainer(Run):
         if progress.position == 0:
             self.state = None
         self.console.advance(window.num_targets)
+        self.tick()
+
+    def tick(self) -> None:
+        """Count the time since the last tick."""
         now = time.perf_counter()
-        progress.seconds += now - self.clock
+        self.progress.seconds += now - self.clock
         self.clock = now
 
     @property
@@ -82,6 +88,7 @@ class Trainer(Run):
         now = time.perf_counter()
         rate = (progress.tokens - self.logged_tokens) / max(now - self.logged_at, 1e-9)
         self.logged_at, self.logged_tokens = now, progress.tokens
+        progress.logged_step = progress.step
         values = {
             tags.TRAIN_LOSS: interval.loss,
             tags.TRAIN_PERPLEXITY: exp(interval.loss),
@@ -137,7 +144,8 @@ class Trainer(Run):
         mark = "  best so far" if best else ""
         log.info("valid  step %d  epoch %.2f  %s%s", progress.step, self.epochs_done,
                  score.describe(), mark)  # fmt: skip
-        self.sample()
+        if math.isfinite(score.loss):
+            self.sample()
 
     def _abandon_if_stopped(self, num_targets: int) -> None:
         if self.stop.requested:
@@ -176,6 +184,7 @@ class Trainer(Run):
 
     def save(self) -> None:
         """Write a checkpoint of this very step."""
+        self.tick()
         progress = self.progress
         best = progress.best_loss is not None and progress.best_step == progress.step
         self.directory.checkpoints.save(

@@ -19,6 +19,7 @@ class Progress:
         tokens: targets trained.
         seconds: wall-clock time, evaluation included, over all sessions.
         evaluated_step: the step of the last finished validation.
+        logged_step: the step of the last log point.
         best_loss: lowest validation loss, at `best_step`.
         bad_evaluations: validations since without improvement.
     """
@@ -29,6 +30,7 @@ class Progress:
     tokens: int = 0
     seconds: float = 0.0
     evaluated_step: int = 0
+    logged_step: int = 0
     best_loss: float | None = None
     best_step: int = 0
     bad_evaluations: int = 0

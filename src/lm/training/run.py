@@ -41,6 +41,7 @@ class Run:
     schedule: Schedule
     streams: Streams
     valid: TokenStore
+    test: TokenStore
     limits: Limits
     directory: RunDirectory
     config_text: str

@@ -17,7 +17,7 @@ class StopFlag:
         self.requested: str | None = None
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Note the signal; on the second, restore Python's default and leave."""
+        """Note the signal; on the second, leave by KeyboardInterrupt."""
         if self.requested is not None:
             raise KeyboardInterrupt
         self.requested = signal.Signals(number).name

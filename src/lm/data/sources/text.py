@@ -43,13 +43,22 @@ class TextConfig(DataConfig):
 
     def _check_combination(self) -> None:
         remedy = "Set data.path=FILE to have it cut, or data.train= with data.valid=, data.test=."
-        if self.path is None and self.train is None:
+        if all(getattr(self, name) is None for name in ("path", *SPLITS)):
             raise ConfigError("data=text needs data.path or data.train, got neither", remedy)
         for name in SPLITS:
             if self.path is not None and (value := getattr(self, name)) is not None:
                 raise ConfigError(
                     f"data.path={self.path} and data.{name}={value} exclude each other", remedy
                 )
+
+    def _held_out_only(self, notes: list[str]) -> Corpus:
+        """No text to train on: enough for evaluating a model on a file of one's own."""
+        splits = {
+            name: tuple(map(Document, self._find(name, notes)))
+            for name in ("valid", "test")
+            if getattr(self, name) is not None
+        }
+        return Corpus("text", (), splits.get("valid", ()), splits.get("test", ()), tuple(notes))
 
     def build(self, cache: Path) -> Corpus:
         """Find the files and cut what has to be cut; the cache is not needed.
@@ -59,6 +68,8 @@ class TextConfig(DataConfig):
             DataError: a path matches nothing or an empty file, or the text is too short to cut.
         """
         notes: list[str] = []
+        if self.path is None and self.train is None:
+            return self._held_out_only(notes)
         body = self._find("train" if self.path is None else "path", notes)
         given = {
             name: self._find(name, notes)

@@ -166,7 +166,7 @@ class BpeConfig(TokenizerConfig):
         sample_bytes: train on about so many bytes, taken in evenly spaced pieces.
     """
 
-    vocab_size: int = 4096
+    vocab_size: int = 2048
     sample_bytes: int = 16_000_000
 
     def __post_init__(self) -> None:

@@ -31,12 +31,13 @@ def exclusive(target: Path) -> Iterator[None]:
         target.parent.mkdir(parents=True, exist_ok=True)
         lock = target.with_name(f".{target.name}.lock").open("ab")
     with lock:
-        while not _try_lock(lock.fileno()):
+        while not try_lock(lock.fileno()):
             time.sleep(POLL_SECONDS)
         yield
 
 
-def _try_lock(descriptor: int) -> bool:
+def try_lock(descriptor: int) -> bool:
+    """Take the operating system's lock on an open file, or say that another has it."""
     try:
         if sys.platform == "win32":
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
