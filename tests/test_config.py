@@ -414,9 +414,9 @@ def test_resume_fills_paths_that_were_left_out_of_the_checkpoint() -> None:
 @pytest.mark.parametrize(
     ("saved", "override", "cause"),
     [
-        ([], "optim.lr=0.5", "optim.lr cannot change on resume: the run has 0.001, requested 0.5"),
+        ([], "optim.lr=0.5", "optim.lr cannot change on resume: the run has 0.006, requested 0.5"),
         ([], "model=gru", "model cannot change on resume: the run has 'lstm', requested 'gru'"),
-        (["model.tied=false"], "model=lstm", "model.tied cannot change on resume"),
+        (["model.tied=true"], "model=lstm", "model.tied cannot change on resume"),
         ([], "seed=2", "seed cannot change on resume: the run has 1, requested 2"),
         ([], "trainer.batch_size=8", "trainer.batch_size cannot change on resume"),
         ([], "init_from=x", "init_from cannot change on resume"),

@@ -34,7 +34,7 @@ class TrainerConfig:
     group: ClassVar[str] = "trainer"
 
     batch_size: int = 16
-    window: int = 32
+    window: int = 64
     accumulate: int = 1
     clip: ClipConfig = field(default_factory=ClipConfig)
     max_epochs: int | None = 10
