@@ -131,7 +131,7 @@ def test_a_verbs_help_shows_groups_and_fields_but_no_schemas(
     said = capsys.readouterr().out
     assert said.startswith("lm train: train a model")
     assert "model: gru, lstm, rnn\n" in said
-    assert "  hidden_size: 256\n" in said
+    assert "  hidden_size: 512\n" in said
     assert "schema/" not in said
     assert command.calls == []
 
