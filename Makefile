@@ -9,7 +9,7 @@ train: $(VENV)/.installed
 	$(BIN)/lm train
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
