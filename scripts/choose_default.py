@@ -25,7 +25,7 @@ COMMON = (
     "model.init.embedding.kind=default", "tokenizer=bpe", "tokenizer.vocab_size=2048",
     "optim=adamw", "optim.lr=6e-3", "schedule=cosine", "schedule.warmup_steps=50",
     "schedule.final_fraction=0.02", "trainer.batch_size=16", "trainer.window=32",
-    "trainer.clip.norm=0.25",
+    "trainer.clip.norm=0.25", "model.dropout.embedding=0", "model.dropout.output=0",
 )  # fmt: skip
 # The first line is the reference; each other one differs from it as it says.
 CANDIDATES: dict[str, tuple[str, ...]] = {

@@ -24,7 +24,6 @@ from lm.config import (
     portable_config,
     registry,
     resume_config,
-    save_config,
 )
 from lm.errors import CheckpointError, ConfigError
 from lm.models.rnn import RNNConfig
@@ -189,7 +188,7 @@ class EchoConfig(RNNConfig):
 def test_a_registered_schema_is_chosen_typed_and_saved(tmp_path: Path) -> None:
     lm.register("model", "echo", EchoConfig)
     composed = compose("train", ["model=echo", "model.strength=2"])
-    save_config(composed, tmp_path / "config.yaml")
+    (tmp_path / "config.yaml").write_text(dump(composed))
     loaded = parse(load_config(tmp_path / "config.yaml"), TrainConfig)
     assert loaded == parse(composed, TrainConfig)
     assert isinstance(loaded.model, EchoConfig)
@@ -293,7 +292,7 @@ def test_a_saved_config_is_unresolved_and_names_its_schemas(
 ) -> None:
     monkeypatch.setenv("TOKEN", "secret")
     composed = compose("train", ["model=gru", "runs=${oc.env:TOKEN}"])
-    save_config(composed, tmp_path / "config.yaml")
+    (tmp_path / "config.yaml").write_text(dump(composed))
     text = (tmp_path / "config.yaml").read_text()
     assert text.startswith("schemas:\n  model: gru\n  data: torch_source\n")
     assert "runs: ${oc.env:TOKEN}" in text
@@ -309,7 +308,7 @@ def test_a_portable_config_has_no_interpolation_and_no_secret(
     portable = portable_config(composed)
     assert composed.data.root == "secret"  # the original keeps it
     assert (portable.data.root, portable.runs, portable.runtime.cache) == (None, "runs", "/here")
-    save_config(portable, tmp_path / "config.yaml")
+    (tmp_path / "config.yaml").write_text(dump(portable))
     assert "secret" not in (tmp_path / "config.yaml").read_text()
     loaded = load_config(tmp_path / "config.yaml")
     assert parse(loaded, TrainConfig).trainer.batch_size == 64

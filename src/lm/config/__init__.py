@@ -21,7 +21,7 @@ from lm.config.parsing import parse
 from lm.config.registry import load_plugins, register, schema_named
 from lm.config.resume import resume_config
 from lm.config.roots import ROOTS, EvaluateConfig, GenerateConfig, ImportConfig, TrainConfig
-from lm.config.saved import dump, load_config, portable_config, save_config
+from lm.config.saved import dump, load_config, portable_config
 
 __all__ = [
     "PATH_FIELDS",
@@ -52,6 +52,5 @@ __all__ = [
     "prepare",
     "register",
     "resume_config",
-    "save_config",
     "schema_named",
 ]

@@ -34,11 +34,6 @@ def dump(config: DictConfig) -> str:
     return header + OmegaConf.to_yaml(config)
 
 
-def save_config(config: DictConfig, path: Path) -> None:
-    """Write `dump(config)` to `path`."""
-    path.write_text(dump(config), encoding="utf-8")
-
-
 def portable_config(config: DictConfig) -> DictConfig:
     """A copy without interpolations, for a checkpoint that leaves this machine.
 
