@@ -12,6 +12,8 @@ import torch
 
 from lm import checks
 from lm.errors import ConfigError
+from lm.runtime.choices import Choices
+from lm.runtime.compute import Compute, Kernels, Precision, resolve_precision
 
 
 @dataclass(kw_only=True, slots=True)
@@ -20,6 +22,10 @@ class RuntimeConfig:
 
     Attributes:
         device: `auto` (cuda, else mps, else cpu), `cpu`, `cuda`, `cuda:1` or `mps`.
+        precision: of the products in training: `auto` (bf16 where it is native), `fp32`, `bf16`.
+            Weights, recurrent state and evaluation are float32 in any case.
+        kernels: of the recurrent layers: `auto` (the fastest, measured once), `fast` (our own),
+            `torch` (torch's own and nothing else tuned) or `reference` (the equations).
         threads: CPU threads; None leaves torch's choice.
         deterministic: ask torch for deterministic kernels everywhere.
         anomaly: let autograd name the operation that made a NaN; slow.
@@ -30,6 +36,8 @@ class RuntimeConfig:
     group: ClassVar[str] = "runtime"
 
     device: str = "auto"
+    precision: Precision = Precision.auto
+    kernels: Kernels = Kernels.auto
     threads: int | None = None
     deterministic: bool = False
     anomaly: bool = False
@@ -39,18 +47,24 @@ class RuntimeConfig:
     def __post_init__(self) -> None:
         checks.at_least("runtime.threads", self.threads, 1)
 
-    def build(self) -> torch.device:
-        """Apply threads and determinism, and give the device.
+    def build(self) -> Compute:
+        """Apply threads and determinism, settle precision and products.
 
         Raises:
-            ConfigError: the device is not there; lists those that are.
+            ConfigError: the device is not there (lists those that are), or cannot serve what was
+                asked for.
         """
         device = find_device(self.device)
+        precision, reason = resolve_precision(self.precision, device)
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        torch.use_deterministic_algorithms(self.deterministic)
+        if self.deterministic != torch.are_deterministic_algorithms_enabled():
+            torch.use_deterministic_algorithms(self.deterministic)  # imports torch's compiler
         torch.autograd.set_detect_anomaly(self.anomaly)
-        return device
+        choices = Choices(self.cache_folder() / "measured.json", machine(device))
+        compute = Compute(device, precision, self.kernels, reason, choices)
+        compute.use()
+        return compute
 
     @contextmanager
     def profiled(self, trace: Path) -> Iterator[None]:
@@ -103,16 +117,3 @@ def machine(device: torch.device) -> dict[str, str | int]:
         "cpu_features": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
     }
-
-
-@contextmanager
-def exact_products() -> Iterator[None]:
-    """Float32 products in float32: no autocast, no TF32, whatever training used."""
-    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
-        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
-            yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = matmul
-        torch.backends.cudnn.allow_tf32 = cudnn

@@ -1,0 +1,97 @@
+"""Measured choices: which of several right ways is fastest here, asked once and then kept.
+
+A choice changes the last bits of the numbers, so it must not flip from run to run: it is kept in a
+file of this machine, written into every checkpoint and taken from there on resume.
+"""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from lm.errors import StorageError
+from lm.runtime.files import write_atomically
+from lm.runtime.lock import exclusive
+
+log = logging.getLogger(__name__)
+
+_ROUNDS = 5
+_SECONDS = 0.5
+
+
+class Choices:
+    """Names of the chosen candidates by question.
+
+    Attributes:
+        taken: the choices that this run uses.
+    """
+
+    def __init__(self, file: Path | None = None, machine: Mapping[str, str | int] = {}) -> None:
+        """Args:
+        file: remembers choices from run to run; None keeps them to this object.
+        machine: what the answers depend on.
+        """
+        self.taken: dict[str, str] = {}
+        self._file = file
+        self._machine = " ".join(str(value) for value in machine.values())
+
+    def fastest(self, question: str, candidates: Mapping[str, Callable[[], object]]) -> str:
+        """The name of the fastest candidate; measured only if nobody has asked before.
+
+        Args:
+            candidates: what to time, by name; the first is the one to beat: another must be 5 %
+                faster to be chosen.
+        """
+        for known in (self.taken, self._remembered()):
+            if known.get(question) in candidates:
+                self.taken[question] = known[question]
+                return known[question]
+        chosen = next(iter(candidates)) if len(candidates) == 1 else _measure(candidates)
+        log.info("measured: %s is the fastest for %s", chosen, question)
+        self._remember(question, chosen)
+        self.taken[question] = chosen
+        return chosen
+
+    def _remembered(self) -> dict[str, str]:
+        table = self._read().get(self._machine)
+        return table if isinstance(table, dict) else {}
+
+    def _remember(self, question: str, name: str) -> None:
+        if self._file is None:
+            return
+        try:
+            with exclusive(self._file):
+                table = {**self._read(), self._machine: {**self._remembered(), question: name}}
+                write_atomically(self._file, json.dumps(table, indent=1).encode())
+        except (OSError, StorageError) as error:  # then the next run measures again
+            log.debug("measured choices were not kept: %s", error)
+
+    def _read(self) -> dict[str, object]:
+        """The file's table; a damaged file counts as empty, since all can be measured again."""
+        if self._file is None or not self._file.exists():
+            return {}
+        try:
+            table = json.loads(self._file.read_bytes())
+        except (OSError, ValueError):
+            return {}
+        return table if isinstance(table, dict) else {}
+
+
+def _measure(candidates: Mapping[str, Callable[[], object]]) -> str:
+    """Interleaved after one warm-up each, compared by their least disturbed times."""
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    for run in candidates.values():
+        run()
+    begin = time.perf_counter()
+    for _ in range(_ROUNDS):
+        for name, run in candidates.items():
+            started = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - started)
+        if time.perf_counter() - begin > _SECONDS * len(candidates):
+            break
+    first, *others = candidates
+    least = {name: min(values) for name, values in seconds.items()}
+    best = min(others, key=least.__getitem__)
+    return best if least[best] < 0.95 * least[first] else first
