@@ -59,14 +59,56 @@ def assert_equal(left: list[Tensor], right: list[Tensor]) -> None:
 
 @pytest.mark.parametrize("biases", [0, 1, 2])
 @pytest.mark.parametrize("name", CELLS)
-def test_sequence_equals_the_equations_in_value_and_gradient(name: str, biases: int) -> None:
+def test_kernels_equal_the_equations_in_value_and_gradient(name: str, biases: int) -> None:
     cell, x, state = make(name, biases)
-    fast, fast_state = cell.sequence(x, state, cell.weights())
     slow, slow_state = cell.reference(x, state, cell.weights())
-    assert_equal([fast, *fast_state.values()], [slow, *slow_state.values()])
-    assert_equal(
-        gradients(cell, x, state, fast, fast_state), gradients(cell, x, state, slow, slow_state)
-    )
+    wanted = gradients(cell, x, state, slow, slow_state)
+    kernels = cell.kernels(cell.weights())
+    assert kernels.keys() == ({"plain"} if name == "sigmoid" else {"torch", "plain"})
+    for kernel in kernels.values():
+        fast, fast_state = kernel(x, state, cell.weights())
+        assert_equal([fast, *fast_state.values()], [slow, *slow_state.values()])
+        assert_equal(gradients(cell, x, state, fast, fast_state), wanted)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_gradcheck_of_our_kernels(name: str) -> None:
+    cell, x, state = make(name)
+    names = list(cell.weights())
+
+    def run(x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
+        weights = dict(zip(names, rest, strict=False))
+        before = dict(zip(state, rest[len(names) :], strict=True))
+        y, after = cell.kernels(weights)["plain"](x, before, weights)
+        return y, *after.values()
+
+    assert torch.autograd.gradcheck(run, (x, *cell.parameters(), *state.values()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", CELLS)
+def test_kernels_in_lower_precision(name: str, dtype: torch.dtype) -> None:
+    """Against the equations in float64, with the weights rounded to the dtype of the products."""
+    cell, x, state = make(name)
+    exact = {k: w.detach().to(dtype).double().requires_grad_() for k, w in cell.weights().items()}
+    y, after = cell.reference(x, state, exact)
+    wanted = [y, *after.values(), *torch.autograd.grad(y.sum(), [*exact.values(), x])]
+    low = {
+        k: w.detach().to(dtype if w.ndim == 2 else torch.float32).requires_grad_()
+        for k, w in exact.items()
+    }
+    begin = {k: t.detach().float() for k, t in state.items()}
+    tolerance = 1e-5 if dtype == torch.float32 else 4e-2
+    kernels = cell.kernels(low)
+    assert "plain" in kernels
+    for kernel in [cell.reference, *kernels.values()]:
+        x_low = x.detach().float().requires_grad_()
+        y, after = kernel(x_low, begin, low)
+        found = [y, *after.values(), *torch.autograd.grad(y.float().sum(), [*low.values(), x_low])]
+        assert all(t.dtype == torch.float32 for t in after.values())
+        for a, b in zip(found, wanted, strict=True):
+            scale = b.abs().amax()
+            torch.testing.assert_close(a.double() / scale, b / scale, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", TORCH)

@@ -12,15 +12,23 @@ named tensors with B first. So any cell fits, and a slice over streams is one in
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from lm.runtime.compute import Compute, Kernels
+
 LayerState = dict[str, Tensor]
 State = list[LayerState]
 Weights = Mapping[str, Tensor]
+# All steps of a window: (x, state, weights) → (y, state).
+Sequence = Callable[[Tensor, LayerState, Weights], tuple[Tensor, LayerState]]
+
+# Enough steps to tell which kernel is faster.
+_STEPS_TO_MEASURE = 16
 
 
 def detach(state: State) -> State:
@@ -42,22 +50,28 @@ def join_streams(parts: list[State]) -> State:
 
 
 class Cell(nn.Module):
-    """One recurrent layer: parameters, the equations (`step`), a fast way over time (`sequence`).
+    """One recurrent layer: parameters, the equations (`step`), fast ways over time (`kernels`).
 
     A cell of your own needs `step` and `state_names`; `sequence` then loops over it. Both take the
     weights as an argument (`self.weights()` unless something replaced them), so that weight drop
     and low precision need no re-registration of parameters. The state named `h` is the output.
 
+    Products happen in the dtype of the weight matrices; the state keeps its own.
+
     Attributes:
         state_names: names of the state's tensors, each [B, H]; one of them is `h`.
+        mixed_precision: the cell can compute with matrices in bf16 and all else in float32.
+        compute: where, and by which kernels.
     """
 
     state_names: ClassVar[tuple[str, ...]] = ("h",)
+    mixed_precision: ClassVar[bool] = False
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
         self.input_size = input_size
         self.hidden_size = hidden_size
+        self.compute = Compute()
 
     def weights(self) -> dict[str, Tensor]:
         """The layer's own parameters by name."""
@@ -73,16 +87,23 @@ class Cell(nn.Module):
             the new state, and the internals by name (gates and candidates, each [B, H]).
         """
 
+    def kernels(self, weights: Weights) -> dict[str, Sequence]:
+        """Fast ways over a window by name, those that can run with these weights; none by default.
+
+        The one called `torch` is torch's own. Each equals `reference` in value and gradient.
+        """
+        return {}
+
     def sequence(
         self, x: Float[Tensor, "T B I"], state: LayerState, weights: Weights
     ) -> tuple[Float[Tensor, "T B H"], LayerState]:
         """All steps of a window. Equals a loop over `step` in value and gradient."""
-        return self.reference(x, state, weights)
+        return self._pick(x, state, weights)(x, state, weights)
 
     def reference(
         self, x: Float[Tensor, "T B I"], state: LayerState, weights: Weights
     ) -> tuple[Float[Tensor, "T B H"], LayerState]:
-        """The loop over `step` that every `sequence` is tested against."""
+        """The loop over `step` that every kernel is tested against."""
         outputs = []
         for x_t in x:
             state, _ = self.step(x_t, state, weights)
@@ -91,6 +112,38 @@ class Cell(nn.Module):
 
     def reset_bias(self, draws: Callable[[str], Generator]) -> None:
         """Overrule the biases after initialisation (forget gate, chrono); nothing by default."""
+
+    def _pick(self, x: Tensor, state: LayerState, weights: Weights) -> Sequence:
+        """The kernel that `compute.kernels` asks for, measured where it asks for the fastest."""
+        wanted = self.compute.kernels
+        ways = {} if wanted is Kernels.reference else self.kernels(weights)
+        if wanted is Kernels.torch:
+            return ways.get("torch", self.reference)
+        if wanted is Kernels.fast and len(ways) > 1:
+            ways.pop("torch", None)
+        if len(ways) < 2:
+            return next(iter(ways.values()), self.reference)
+        matrix = weights["weight_hh"]
+        training = torch.is_grad_enabled()
+        question = (
+            f"{type(self).__name__} {self.input_size} {self.hidden_size} streams {x.shape[1]} "
+            f"{matrix.dtype} {'training' if training else 'evaluation'} of {', '.join(ways)}"
+        )
+        head = x[:_STEPS_TO_MEASURE]
+        trials = {name: partial(_trial, way, head, state, weights) for name, way in ways.items()}
+        return ways[self.compute.choices.fastest(question, trials)]
+
+
+def _trial(way: Sequence, x: Tensor, state: LayerState, weights: Weights) -> None:
+    """What a training step does with a kernel (without gradients: what evaluation does)."""
+    training = torch.is_grad_enabled()
+    copies = {name: w.detach().requires_grad_(training) for name, w in weights.items()}
+    fixed = {name: tensor.detach() for name, tensor in state.items()}
+    y, _ = way(x.detach().requires_grad_(training), fixed, copies)
+    if training:
+        y.sum().backward()  # type: ignore[no-untyped-call]
+    if x.device.type == "cuda":
+        torch.cuda.synchronize(x.device)
 
 
 def add_parameters(cell: Cell, *, num_gates: int, num_biases: int) -> None:
@@ -111,15 +164,30 @@ def kernel_weights(weights: Weights) -> list[Tensor]:
     products = [weights["weight_ih"], weights["weight_hh"]]
     if "bias_ih" not in weights:
         return products
-    bias = weights["bias_ih"]
-    return [*products, bias, weights.get("bias_hh", torch.zeros_like(bias))]
+    bias = weights["bias_ih"].to(products[0].dtype)
+    second = weights.get("bias_hh")
+    return [*products, bias, torch.zeros_like(bias) if second is None else second.to(bias.dtype)]
+
+
+def total_bias(weights: Weights) -> Tensor | None:
+    """The sum of the biases, which is what acts; None without any."""
+    biases = [weights[name] for name in ("bias_ih", "bias_hh") if name in weights]
+    return sum(biases[1:], biases[0]) if biases else None
 
 
 def input_product(x: Tensor, weights: Weights) -> Tensor:
     """W_ih x + b_ih, gates stacked along the last dimension."""
-    return nn.functional.linear(x, weights["weight_ih"], weights.get("bias_ih"))
+    return _product(x, weights["weight_ih"], weights.get("bias_ih"))
 
 
 def recurrent_product(h: Tensor, weights: Weights) -> Tensor:
     """W_hh h + b_hh, gates stacked along the last dimension."""
-    return nn.functional.linear(h, weights["weight_hh"], weights.get("bias_hh"))
+    return _product(h, weights["weight_hh"], weights.get("bias_hh"))
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """In the weight's dtype; the result has the dtype of x."""
+    if x.dtype == weight.dtype:
+        return nn.functional.linear(x, weight, bias)
+    product = nn.functional.linear(x.to(weight.dtype), weight).to(x.dtype)
+    return product if bias is None else product + bias

@@ -20,6 +20,7 @@ from lm.errors import ConfigError
 from lm.models.base import (
     Cell,
     LayerState,
+    Sequence,
     Weights,
     add_parameters,
     input_product,
@@ -27,6 +28,10 @@ from lm.models.base import (
     recurrent_product,
 )
 from lm.models.init import chrono_bias
+from lm.models.kernels import triton_cells
+from lm.models.kernels.gru import GRUSequence
+from lm.models.kernels.products import Prepare
+from lm.models.kernels.ways import ways_over_a_window
 from lm.models.language_model import ModelConfig
 
 
@@ -61,6 +66,8 @@ class GRUConfig(ModelConfig):
 class GRU(Cell):
     """One GRU layer with state {h}."""
 
+    mixed_precision: ClassVar[bool] = True
+
     def __init__(
         self,
         input_size: int,
@@ -83,15 +90,10 @@ class GRU(Cell):
         h = (1 - z) * n + z * state["h"]
         return {"h": h}, {"r": r, "z": z, "n": n}
 
-    def sequence(
-        self, x: Float[Tensor, "T B I"], state: LayerState, weights: Weights
-    ) -> tuple[Float[Tensor, "T B H"], LayerState]:
-        kernel = kernel_weights(weights)
-        y, h = torch.gru(
-            x, state["h"][None], kernel, len(kernel) == 4, 1, 0.0, torch.is_grad_enabled(), False,
-            False,
-        )  # fmt: skip
-        return y, {"h": h[0]}
+    def kernels(self, weights: Weights) -> dict[str, Sequence]:
+        return ways_over_a_window(
+            weights["weight_hh"], fused=_fused, torch_own=_torch, triton=_triton
+        )
 
     def reset_bias(self, draws: Callable[[str], Generator]) -> None:
         if self.chrono_max is None:
@@ -101,3 +103,39 @@ class GRU(Cell):
         for k, bias in enumerate(biases):
             z = bias.data[size : 2 * size]
             z.zero_() if k else z.copy_(chrono_bias(size, self.chrono_max, draws("chrono")))
+
+
+def _torch(
+    x: Float[Tensor, "T B I"], state: LayerState, weights: Weights
+) -> tuple[Float[Tensor, "T B H"], LayerState]:
+    """torch's own kernel."""
+    kernel = kernel_weights(weights)
+    dtype = kernel[0].dtype
+    y, h = torch.gru(
+        x.to(dtype), state["h"][None].to(dtype), kernel, len(kernel) == 4, 1, 0.0,
+        torch.is_grad_enabled(), False, False,
+    )  # fmt: skip
+    return y, {"h": h[0].to(state["h"].dtype)}
+
+
+def _fused(
+    prepare: Prepare, x: Float[Tensor, "T B I"], state: LayerState, weights: Weights
+) -> tuple[Float[Tensor, "T B H"], LayerState]:
+    matrices = weights["weight_ih"], weights["weight_hh"]
+    bias, inner = weights.get("bias_ih"), None
+    if bias is not None and "bias_hh" in weights:
+        r, z, inner = weights["bias_hh"].chunk(3)
+        bias = bias + torch.cat([r, z, torch.zeros_like(inner)])
+    y, h = GRUSequence.apply(  # type: ignore[no-untyped-call]
+        x.to(matrices[0].dtype), state["h"], *matrices, bias, inner, prepare
+    )
+    return y, {"h": h}
+
+
+def _triton(
+    x: Float[Tensor, "T B I"], state: LayerState, weights: Weights
+) -> tuple[Float[Tensor, "T B H"], LayerState]:
+    matrices = weights["weight_ih"], weights["weight_hh"]
+    biases = weights.get("bias_ih"), weights.get("bias_hh")
+    y, h = triton_cells.gru(x, state["h"], *matrices, *biases)
+    return y, {"h": h}

@@ -21,13 +21,19 @@ from lm.errors import ConfigError
 from lm.models.base import (
     Cell,
     LayerState,
+    Sequence,
     Weights,
     add_parameters,
     input_product,
     kernel_weights,
     recurrent_product,
+    total_bias,
 )
 from lm.models.init import chrono_bias
+from lm.models.kernels import triton_cells
+from lm.models.kernels.lstm import LSTMSequence
+from lm.models.kernels.products import Prepare
+from lm.models.kernels.ways import ways_over_a_window
 from lm.models.language_model import ModelConfig
 
 
@@ -74,6 +80,7 @@ class LSTM(Cell):
     """One LSTM layer with state {h, c}."""
 
     state_names: ClassVar[tuple[str, ...]] = ("h", "c")
+    mixed_precision: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -99,22 +106,10 @@ class LSTM(Cell):
         h = o * c.tanh()
         return {"h": h, "c": c}, {"i": i, "f": f, "g": g, "o": o}
 
-    def sequence(
-        self, x: Float[Tensor, "T B I"], state: LayerState, weights: Weights
-    ) -> tuple[Float[Tensor, "T B H"], LayerState]:
-        kernel = kernel_weights(weights)
-        y, h, c = torch.lstm(
-            x,
-            (state["h"][None], state["c"][None]),
-            kernel,
-            len(kernel) == 4,
-            1,  # layers
-            0.0,  # dropout: ours lies between the layers
-            torch.is_grad_enabled(),
-            False,  # bidirectional
-            False,  # batch first
+    def kernels(self, weights: Weights) -> dict[str, Sequence]:
+        return ways_over_a_window(
+            weights["weight_hh"], fused=_fused, torch_own=_torch, triton=_triton
         )
-        return y, {"h": h[0], "c": c[0]}
 
     def reset_bias(self, draws: Callable[[str], Generator]) -> None:
         size = self.hidden_size
@@ -127,3 +122,41 @@ class LSTM(Cell):
             if self.chrono_max is not None:
                 f.zero_() if k else f.copy_(chrono_bias(size, self.chrono_max, draws("chrono")))
                 i.zero_() if k else i.copy_(-f)
+
+
+def _torch(
+    x: Float[Tensor, "T B I"], state: LayerState, weights: Weights
+) -> tuple[Float[Tensor, "T B H"], LayerState]:
+    """torch's own kernel: oneDNN's or cuDNN's."""
+    kernel = kernel_weights(weights)
+    dtype = kernel[0].dtype
+    y, h, c = torch.lstm(
+        x.to(dtype),
+        (state["h"][None].to(dtype), state["c"][None].to(dtype)),
+        kernel,
+        len(kernel) == 4,
+        1,  # layers
+        0.0,  # dropout: ours lies between the layers
+        torch.is_grad_enabled(),
+        False,  # bidirectional
+        False,  # batch first
+    )
+    return y, {"h": h[0].to(state["h"].dtype), "c": c[0].to(state["c"].dtype)}
+
+
+def _fused(
+    prepare: Prepare, x: Float[Tensor, "T B I"], state: LayerState, weights: Weights
+) -> tuple[Float[Tensor, "T B H"], LayerState]:
+    matrices = weights["weight_ih"], weights["weight_hh"]
+    y, h, c = LSTMSequence.apply(  # type: ignore[no-untyped-call]
+        x.to(matrices[0].dtype), state["h"], state["c"], *matrices, total_bias(weights), prepare
+    )
+    return y, {"h": h, "c": c}
+
+
+def _triton(
+    x: Float[Tensor, "T B I"], state: LayerState, weights: Weights
+) -> tuple[Float[Tensor, "T B H"], LayerState]:
+    matrices = weights["weight_ih"], weights["weight_hh"]
+    y, h, c = triton_cells.lstm(x, state["h"], state["c"], *matrices, total_bias(weights))
+    return y, {"h": h, "c": c}

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -12,12 +14,18 @@ from lm import checks
 from lm.models.base import (
     Cell,
     LayerState,
+    Sequence,
     Weights,
     add_parameters,
     input_product,
     kernel_weights,
     recurrent_product,
+    total_bias,
 )
+from lm.models.kernels import triton_cells
+from lm.models.kernels.products import Prepare
+from lm.models.kernels.rnn import RNNSequence
+from lm.models.kernels.ways import ways_over_a_window
 from lm.models.language_model import ModelConfig
 
 
@@ -29,7 +37,7 @@ class Nonlinearity(Enum):
     sigmoid = "sigmoid"
 
 
-_APPLY: dict[Nonlinearity, Callable[[Tensor], Tensor]] = {
+APPLY: dict[Nonlinearity, Callable[[Tensor], Tensor]] = {
     Nonlinearity.tanh: torch.tanh,
     Nonlinearity.relu: torch.relu,
     Nonlinearity.sigmoid: torch.sigmoid,
@@ -61,6 +69,8 @@ class RNNConfig(ModelConfig):
 class RNN(Cell):
     """One Elman layer with state {h}."""
 
+    mixed_precision: ClassVar[bool] = True
+
     def __init__(
         self,
         input_size: int,
@@ -77,28 +87,50 @@ class RNN(Cell):
         self, x: Float[Tensor, "B I"], state: LayerState, weights: Weights
     ) -> tuple[LayerState, LayerState]:
         a = input_product(x, weights) + recurrent_product(state["h"], weights)
-        h = _APPLY[self.nonlinearity](a)
+        h = APPLY[self.nonlinearity](a)
         return {"h": h}, {"a": a}
 
-    def sequence(
-        self, x: Float[Tensor, "T B I"], state: LayerState, weights: Weights
-    ) -> tuple[Float[Tensor, "T B H"], LayerState]:
-        if self.nonlinearity is Nonlinearity.sigmoid:  # torch has no kernel for it
-            return self._hoisted(x, state["h"], weights)
-        kernel = kernel_weights(weights)
-        run = torch.rnn_tanh if self.nonlinearity is Nonlinearity.tanh else torch.rnn_relu
-        y, h = run(
-            x, state["h"][None], kernel, len(kernel) == 4, 1, 0.0, torch.is_grad_enabled(), False,
-            False,
-        )  # fmt: skip
-        return y, {"h": h[0]}
+    def kernels(self, weights: Weights) -> dict[str, Sequence]:
+        name = self.nonlinearity.value
+        in_torch = self.nonlinearity is not Nonlinearity.sigmoid
+        return ways_over_a_window(
+            weights["weight_hh"],
+            fused=partial(_fused, name),
+            torch_own=partial(_torch, name) if in_torch else None,
+            triton=partial(_triton, name),
+        )
 
-    def _hoisted(
-        self, x: Float[Tensor, "T B I"], h: Float[Tensor, "B H"], weights: Weights
-    ) -> tuple[Float[Tensor, "T B H"], LayerState]:
-        """One input product for the whole window; only the recurrent product stays in the loop."""
-        outputs = []
-        for a_t in input_product(x, weights):
-            h = _APPLY[self.nonlinearity](a_t + recurrent_product(h, weights))
-            outputs.append(h)
-        return torch.stack(outputs), {"h": h}
+
+def _torch(
+    nonlinearity: str, x: Float[Tensor, "T B I"], state: LayerState, weights: Weights
+) -> tuple[Float[Tensor, "T B H"], LayerState]:
+    """torch's own kernel."""
+    kernel = kernel_weights(weights)
+    dtype = kernel[0].dtype
+    y, h = getattr(torch, f"rnn_{nonlinearity}")(
+        x.to(dtype), state["h"][None].to(dtype), kernel, len(kernel) == 4, 1, 0.0,
+        torch.is_grad_enabled(), False, False,
+    )  # fmt: skip
+    return y, {"h": h[0].to(state["h"].dtype)}
+
+
+def _fused(
+    nonlinearity: str,
+    prepare: Prepare,
+    x: Float[Tensor, "T B I"],
+    state: LayerState,
+    weights: Weights,
+) -> tuple[Float[Tensor, "T B H"], LayerState]:
+    matrices = weights["weight_ih"], weights["weight_hh"]
+    y, h = RNNSequence.apply(  # type: ignore[no-untyped-call]
+        x.to(matrices[0].dtype), state["h"], *matrices, total_bias(weights), nonlinearity, prepare
+    )
+    return y, {"h": h}
+
+
+def _triton(
+    nonlinearity: str, x: Float[Tensor, "T B I"], state: LayerState, weights: Weights
+) -> tuple[Float[Tensor, "T B H"], LayerState]:
+    matrices = weights["weight_ih"], weights["weight_hh"]
+    y, h = triton_cells.rnn(x, state["h"], *matrices, total_bias(weights), nonlinearity)
+    return y, {"h": h}

@@ -1,0 +1,1 @@
+"""Fast ways over a window and to the loss: the same equations, other arithmetic order."""
