@@ -9,12 +9,13 @@ from torch import nn
 from lm.errors import ConfigError
 from lm.models import MODELS, LanguageModel
 from lm.models.base import detach
-from lm.models.dropout import DropoutConfig
+from lm.models.dropout import DropoutConfig, dropout
 from lm.models.gru import GRUConfig
 from lm.models.init import InitConfig, PartInit, Scheme
 from lm.models.language_model import InitialState, parameter_counts
 from lm.models.lstm import LSTMConfig
 from lm.models.rnn import RNNConfig
+from lm.runtime.compute import Compute, Kernels, Precision
 from lm.runtime.randomness import Noise
 
 V = 11
@@ -107,6 +108,36 @@ def test_learned_initial_state_is_trained() -> None:
     assert all((p.grad != 0).any() for p in model.initial.parameters())
 
 
+@pytest.mark.parametrize("kernels", Kernels)
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("tied", [True, False])
+def test_low_precision_is_close_in_training_and_absent_in_evaluation(
+    name: str, kernels: Kernels, tied: bool
+) -> None:
+    model, noise = build(name, tied=tied, embedding_size=6).float(), Noise(1, 0, 4)
+    exact = model(tokens(), tokens(), noise=noise)
+    exact.objective.backward()
+    wanted = {name: p.grad for name, p in model.named_parameters()}
+    with torch.no_grad():
+        evaluated = model(tokens(), tokens()).nll
+    model.compute = Compute(precision=Precision.bf16, kernels=kernels)
+    model.zero_grad()
+    low = model(tokens(), tokens(), noise=noise)
+    low.objective.backward()
+    assert low.nll.dtype == low.objective.dtype == torch.float32
+    assert not torch.equal(low.nll, exact.nll)
+    torch.testing.assert_close(low.nll, exact.nll, rtol=0, atol=0.1)
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        error = float((parameter.grad - wanted[key]).norm() / wanted[key].norm())
+        assert error < 0.03, key
+    for layer in low.state:
+        assert all(tensor.dtype == torch.float32 for tensor in layer.values())
+    with torch.no_grad():
+        again = model(tokens(), tokens()).nll
+    torch.testing.assert_close(again, evaluated, rtol=1e-5, atol=1e-5)
+
+
 def test_dropout_acts_in_training_only_and_keeps_the_expectation() -> None:
     model = build(dropout=DropoutConfig(embedding=0.5, between=0.25, output=0.4))
     x = tokens()
@@ -116,7 +147,17 @@ def test_dropout_acts_in_training_only_and_keeps_the_expectation() -> None:
     noise = Noise(seed=1, step=5, num_streams=50)
     mask = noise.keep_mask("site", (40, 50, 30), 0.3, stream_dim=1, like=torch.zeros(()))
     assert mask.mean().item() == pytest.approx(1.0, abs=0.01)
-    assert mask.unique().tolist() == pytest.approx([0, 1 / 0.7])
+    assert mask.unique().tolist() == pytest.approx([0, 1 / 0.7], rel=1e-5)  # in steps of 2⁻¹⁶
+    assert (mask == 0).double().mean().item() == pytest.approx(0.3, abs=0.01)
+
+
+def test_locked_dropout_keeps_its_mask_over_a_window() -> None:
+    x = torch.ones(6, 4, 50)
+    y = dropout(x, 0.5, Noise(1, 0, 4), "site", locked=True)
+    assert torch.equal(y, y[:1].expand_as(y))
+    assert y.unique().tolist() == [0, 2]
+    z = dropout(x, 0.5, Noise(1, 0, 4), "site")
+    assert not torch.equal(z, z[:1].expand_as(z))
 
 
 def test_noise_depends_on_seed_step_and_site_and_slices_over_streams() -> None:

@@ -21,6 +21,8 @@ from lm.errors import DataError
 from lm.runtime.files import folder_atomically, sha256, storage_errors
 
 SHARD_TOKENS = 1 << 27
+# Enough to tell the frequent tokens from the rare ones.
+COUNTED_TOKENS = 1 << 26
 _REMEDY = "Delete that folder; it is prepared again when needed."
 
 
@@ -94,6 +96,13 @@ class TokenStore:
         """Positions in [start, stop) whose token is the last of a unit."""
         first, last = np.searchsorted(self._units, np.array([start, stop], np.uint64))
         return self._units[first:last].astype(np.int64)
+
+    def token_counts(self, vocab_size: int) -> NDArray[np.int64]:
+        """How often each token occurs in the first part of the split, at most `COUNTED_TOKENS`."""
+        counts = np.zeros(vocab_size, np.int64)
+        for begin in range(0, min(len(self), COUNTED_TOKENS), 1 << 20):
+            counts += np.bincount(self[begin : begin + (1 << 20)], minlength=vocab_size)
+        return counts
 
     @property
     def fingerprint(self) -> str:

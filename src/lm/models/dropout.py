@@ -17,11 +17,13 @@ class DropoutConfig:
         embedding: on the embedded input.
         between: on the output of every layer but the last.
         output: on the last layer's output.
+        locked: one mask for all steps of a window (variational dropout, Gal & Ghahramani 2016).
     """
 
     embedding: float = 0.0
     between: float = 0.0
     output: float = 0.0
+    locked: bool = False
 
     def __post_init__(self) -> None:
         for name in ("embedding", "between", "output"):
@@ -29,9 +31,13 @@ class DropoutConfig:
 
 
 def dropout(
-    x: Float[Tensor, "T B X"], rate: float, noise: Noise | None, site: str
+    x: Float[Tensor, "T B X"], rate: float, noise: Noise | None, site: str, locked: bool = False
 ) -> Float[Tensor, "T B X"]:
-    """Inverted dropout, a fresh mask per element; the identity without noise (evaluation)."""
+    """Inverted dropout, a fresh mask per element, or per stream and unit if `locked`.
+
+    The identity without noise (evaluation).
+    """
     if noise is None or rate == 0.0:
         return x
-    return x * noise.keep_mask(site, x.shape, rate, stream_dim=1, like=x)
+    shape = (1, *x.shape[1:]) if locked else x.shape
+    return x * noise.keep_mask(site, shape, rate, stream_dim=1, like=x)

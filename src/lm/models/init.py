@@ -1,7 +1,7 @@
 """Initialisation per part of the model, by name, each drawn from a generator of its own."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -10,6 +10,9 @@ from torch import Generator, Tensor
 
 from lm import checks
 from lm.errors import ConfigError
+from lm.models.base import Cell
+from lm.models.head import SoftmaxHead
+from lm.runtime.randomness import generator
 
 
 class Scheme(Enum):
@@ -22,6 +25,7 @@ class Scheme(Enum):
     orthogonal = "orthogonal"  # scale × a random orthogonal matrix, per gate (Saxe et al. 2014)
     identity = "identity"  # scale × the identity, per gate (IRNN: Le, Jaitly & Hinton 2015)
     zeros = "zeros"
+    unigram = "unigram"  # the output bias: log of each token's share of the training text
 
 
 @dataclass(kw_only=True, slots=True)
@@ -55,6 +59,12 @@ class InitConfig:
                 raise ConfigError(
                     f"model.init.{name}.kind must not be {kind.name}: a bias is not a matrix",
                     f"Set model.init.{name}.kind=zeros, uniform, normal or default.",
+                )
+        for name in ("embedding", "input", "recurrent", "bias", "output"):
+            if getattr(self, name).kind is Scheme.unigram:
+                raise ConfigError(
+                    f"model.init.{name}.kind must not be unigram: only the output bias has a token",
+                    "Set model.init.output_bias.kind=unigram.",
                 )
         for name in ("embedding", "input", "output"):
             if getattr(self, name).kind is Scheme.identity:
@@ -133,3 +143,58 @@ def chrono_bias(size: int, longest: int, draws: Generator) -> Tensor:
     Source: Tallec & Ollivier 2018, Can recurrent neural networks warp time?, equation 16.
     """
     return torch.empty(size).uniform_(1.0, longest - 1.0, generator=draws).log_()
+
+
+def initialise(
+    embedding: Tensor,
+    cells: Sequence[Cell],
+    head: SoftmaxHead,
+    config: InitConfig,
+    seed: int,
+    counts: Tensor | None = None,
+) -> None:
+    """Fill every parameter of a model, each from a generator named after it."""
+    draws = generator(seed, 0, "init.embedding")
+    fill(embedding.data, config.embedding, draws, default=standard_normal)
+    for k, cell in enumerate(cells):
+        _initialise_cell(cell, config, seed, f"init.layers.{k}")
+    plain = uniform_by_size(head.weight.shape[1])
+    if not head.tied:
+        draws = generator(seed, 0, "init.head.weight")
+        fill(head.weight.data, config.output, draws, default=plain)
+    if head.bias is not None and config.output_bias.kind is Scheme.unigram:
+        if counts is not None:  # without, the weights come from elsewhere
+            # Half a count for a token that never occurs (Krichevsky & Trofimov 1981).
+            smoothed = counts.double() + 0.5
+            head.bias.data.copy_((smoothed / smoothed.sum()).log())
+    elif head.bias is not None:
+        draws = generator(seed, 0, "init.head.bias")
+        fill(head.bias.data, config.output_bias, draws, default=plain)
+    if head.projection is not None:
+        draws = generator(seed, 0, "init.head.projection")
+        inner = uniform_by_size(head.projection.shape[1])
+        fill(head.projection.data, config.input, draws, default=inner)
+
+
+def _initialise_cell(cell: Cell, config: InitConfig, seed: int, site: str) -> None:
+    """A cell's own parameters by name: `bias*`, `weight_hh*` (recurrent), other matrices are input.
+
+    Other vectors (gains, peepholes) and the parameters of modules inside keep what the cell gave
+    them.
+    """
+    for name, parameter in cell.named_parameters(recurse=False):
+        if parameter.ndim < 2 and not name.startswith("bias"):
+            continue
+        part = config.input
+        if name.startswith("bias"):
+            part = config.bias
+        elif name.startswith("weight_hh"):
+            part = config.recurrent
+        fill(
+            parameter.data,
+            part,
+            generator(seed, 0, f"{site}.{name}"),
+            default=uniform_by_size(cell.hidden_size),
+            num_gates=max(1, parameter.shape[0] // cell.hidden_size),
+        )
+    cell.reset_bias(lambda name: generator(seed, 0, f"{site}.{name}"))

@@ -11,11 +11,14 @@ from torch import Tensor, nn
 
 from lm import checks
 from lm.errors import ConfigError
-from lm.models.base import Cell, LayerState, State
+from lm.models.base import Cell, LayerState, State, Weights
 from lm.models.dropout import DropoutConfig, dropout
+from lm.models.embedding import TiedGradient, embed
 from lm.models.head import SoftmaxHead
-from lm.models.init import InitConfig, fill, standard_normal, uniform_by_size
-from lm.runtime.randomness import Noise, derive_seed, generator
+from lm.models.init import InitConfig, initialise
+from lm.models.sampled import SampledConfig, Sampler
+from lm.runtime.compute import Compute, Precision
+from lm.runtime.randomness import Noise, derive_seed
 
 
 class InitialState(Enum):
@@ -38,7 +41,7 @@ class ModelConfig:
 
     group: ClassVar[str] = "model"
     # What a trained model does not depend on: fields that act on initialisation or training only.
-    transient: ClassVar[frozenset[str]] = frozenset({"dropout", "init"})
+    transient: ClassVar[frozenset[str]] = frozenset({"dropout", "init", "sampled"})
 
     embedding_size: int = 256
     hidden_size: int = 512
@@ -49,6 +52,7 @@ class ModelConfig:
     initial_state: InitialState = InitialState.zero
     dropout: DropoutConfig = field(default_factory=DropoutConfig)
     init: InitConfig = field(default_factory=InitConfig)
+    sampled: SampledConfig = field(default_factory=SampledConfig)
 
     def __post_init__(self) -> None:
         for name in ("embedding_size", "hidden_size", "num_layers"):
@@ -79,13 +83,21 @@ class ModelConfig:
     def build_cell(self, input_size: int, hidden_size: int) -> Cell:
         """One layer of this model's cell, its parameters not yet filled."""
 
-    def build(self, vocab_size: int, *, seed: int) -> "LanguageModel":
-        """The model on the CPU, initialised from `seed` alone."""
+    def build(
+        self, vocab_size: int, *, seed: int, counts: Int[Tensor, " V"] | None = None
+    ) -> "LanguageModel":
+        """The model on the CPU, initialised from `seed` alone.
+
+        Args:
+            counts: of each token in the training text, for what depends on them: a sampled
+                softmax, an output bias of log frequencies; None is no training.
+        """
         # A cell with modules of torch.nn inside draws from the global generator when it is made.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, 0, "init.modules"))
             model = LanguageModel(self, vocab_size)
-        initialise(model, self.init, seed)
+        initialise(model.embedding.weight, model.cells, model.head, self.init, seed, counts)
+        model.sampler = self.sampled.build(counts)
         return model
 
 
@@ -105,7 +117,13 @@ class Output:
 
 
 class LanguageModel(nn.Module):
-    """A recurrent language model; calling it is the only entry for training."""
+    """A recurrent language model; calling it is the only entry for training.
+
+    Attributes:
+        sampler: draws the words of a sampled softmax for each training step; None is the whole.
+        sparse_gradients: the optimiser leaves words without a gradient alone, so that embeddings
+            (and a sampled output layer) may give one for the words of a window only.
+    """
 
     def __init__(self, config: ModelConfig, vocab_size: int) -> None:
         super().__init__()
@@ -125,6 +143,9 @@ class LanguageModel(nn.Module):
                     self.initial[f"{k}_{name}"] = nn.Parameter(torch.zeros(cell.hidden_size))
         tied = self.embedding.weight if config.tied else None
         self.head = SoftmaxHead(sizes[-1], vocab_size, tied=tied, bias=config.output_bias)
+        self.compute = Compute()
+        self.sampler: Sampler | None = None
+        self.sparse_gradients = False
 
     @property
     def cells(self) -> list[Cell]:
@@ -144,6 +165,17 @@ class LanguageModel(nn.Module):
             for k, cell in enumerate(self.cells)
         ]
 
+    @property
+    def compute(self) -> Compute:
+        """Where, in which precision and by which kernels the model trains."""
+        return self._compute
+
+    @compute.setter
+    def compute(self, compute: Compute) -> None:
+        self._compute = compute
+        for cell in self.cells:
+            cell.compute = compute
+
     def forward(
         self,
         tokens: Int[Tensor, "T B"],
@@ -161,9 +193,24 @@ class LanguageModel(nn.Module):
             resets: on the CPU; where true, the state returns to its initial value before that
                 token is read.
         """
-        features, state = self.features(tokens, state, noise=noise, resets=resets)
-        nll = self.head.nll(features.flatten(0, 1), targets.flatten()).view(targets.shape)
-        return Output(objective=nll.mean(), nll=nll.detach(), state=state)
+        tied = TiedGradient() if self.head.tied else None
+        features, state = self.features(tokens, state, noise=noise, resets=resets, tied=tied)
+        flat = features.flatten(0, 1), targets.flatten()
+        if torch.is_grad_enabled():
+            sample = None
+            if noise is not None and self.sampler is not None:
+                sample = self.sampler.draw(noise, tokens.device)
+            objective, nll = self.head.loss(
+                *flat,
+                dtype=self._products(noise),
+                tied=tied,
+                sample=sample,
+                sparse=self._sparse_rows,
+            )
+        else:
+            nll = self.head.nll(*flat)
+            objective = nll.mean()
+        return Output(objective=objective, nll=nll.view(targets.shape), state=state)
 
     def features(
         self,
@@ -172,29 +219,45 @@ class LanguageModel(nn.Module):
         *,
         noise: Noise | None = None,
         resets: Bool[Tensor, "T B"] | None = None,
+        tied: TiedGradient | None = None,
     ) -> tuple[Float[Tensor, "T B F"], State]:
         """What enters the head, and the state after the window."""
+        products = self._products(noise)
         initial = self.initial_state(tokens.shape[1])
         state = initial if state is None else state
-        x = dropout(self.embedding(tokens), self.rates.embedding, noise, "dropout.embedding")
+        x = embed(tokens, self.embedding.weight, tied=tied, sparse=self._sparse_rows)
+        x = dropout(x, self.rates.embedding, noise, "dropout.embedding", self.rates.locked)
         after: State = []
         for k, cell in enumerate(self.cells):
             if k:
-                x = dropout(x, self.rates.between, noise, f"dropout.between.{k}")
-            x, layer_state = run_cell(cell, x, state[k], initial[k], resets)
+                x = dropout(x, self.rates.between, noise, f"dropout.between.{k}", self.rates.locked)
+            weights = cell.weights()
+            if products is not None and cell.mixed_precision:
+                weights = {n: w.to(products) if w.ndim > 1 else w for n, w in weights.items()}
+            x, layer_state = run_cell(cell, x, state[k], weights, initial[k], resets)
             after.append(layer_state)
-        return dropout(x, self.rates.output, noise, "dropout.output"), after
+        return dropout(x, self.rates.output, noise, "dropout.output", self.rates.locked), after
+
+    @property
+    def _sparse_rows(self) -> bool:
+        """Whether the embedding's gradient is sparse: a tied one is if the output layer's is."""
+        return self.sparse_gradients and (not self.head.tied or self.sampler is not None)
+
+    def _products(self, noise: Noise | None) -> torch.dtype | None:
+        """The dtype of products: low in training only; None is the weights' own."""
+        low = noise is not None and self._compute.precision is Precision.bf16
+        return torch.bfloat16 if low else None
 
 
 def run_cell(
     cell: Cell,
     x: Float[Tensor, "T B I"],
     state: LayerState,
+    weights: Weights,
     initial: LayerState,
     resets: Bool[Tensor, "T B"] | None,
 ) -> tuple[Float[Tensor, "T B H"], LayerState]:
     """A layer over a window, cut into pieces where any stream's state is reset."""
-    weights = cell.weights()
     cuts = [] if resets is None else resets.any(1).nonzero().flatten().tolist()
     if not cuts:
         return cell.sequence(x, state, weights)
@@ -208,60 +271,6 @@ def run_cell(
             fresh = resets[end].to(x.device)[:, None]
             state = {name: torch.where(fresh, initial[name], state[name]) for name in state}
     return torch.cat(outputs), state
-
-
-def initialise(model: LanguageModel, config: InitConfig, seed: int) -> None:
-    """Fill every parameter, each from a generator named after it."""
-    embedding = model.embedding.weight
-    fill(
-        embedding.data,
-        config.embedding,
-        generator(seed, 0, "init.embedding"),
-        default=standard_normal,
-    )
-    for k, cell in enumerate(model.cells):
-        _initialise_cell(cell, config, seed, f"init.layers.{k}")
-    head = model.head
-    plain = uniform_by_size(head.weight.shape[1])
-    if not head.tied:
-        draws = generator(seed, 0, "init.head.weight")
-        fill(head.weight.data, config.output, draws, default=plain)
-    if head.bias is not None:
-        fill(
-            head.bias.data, config.output_bias, generator(seed, 0, "init.head.bias"), default=plain
-        )
-    if head.projection is not None:
-        draws = generator(seed, 0, "init.head.projection")
-        fill(
-            head.projection.data,
-            config.input,
-            draws,
-            default=uniform_by_size(head.projection.shape[1]),
-        )
-
-
-def _initialise_cell(cell: Cell, config: InitConfig, seed: int, site: str) -> None:
-    """A cell's own parameters by name: `bias*`, `weight_hh*` (recurrent), other matrices are input.
-
-    Other vectors (gains, peepholes) and the parameters of modules inside keep what the cell gave
-    them.
-    """
-    for name, parameter in cell.named_parameters(recurse=False):
-        if parameter.ndim < 2 and not name.startswith("bias"):
-            continue
-        part = config.input
-        if name.startswith("bias"):
-            part = config.bias
-        elif name.startswith("weight_hh"):
-            part = config.recurrent
-        fill(
-            parameter.data,
-            part,
-            generator(seed, 0, f"{site}.{name}"),
-            default=uniform_by_size(cell.hidden_size),
-            num_gates=max(1, parameter.shape[0] // cell.hidden_size),
-        )
-    cell.reset_bias(lambda name: generator(seed, 0, f"{site}.{name}"))
 
 
 def part_of(name: str) -> str:
