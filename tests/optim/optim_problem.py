@@ -24,6 +24,7 @@ GO = torch.tensor(False)
 SKIP = torch.tensor(True)
 
 CONFIGS: dict[str, OptimConfig] = {
+    "plain_sgd": SGDConfig(lr=0.1),
     "sgd": SGDConfig(lr=0.1, weight_decay=0.01),
     "momentum": SGDConfig(lr=0.1, momentum=0.9),
     "nesterov": SGDConfig(lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),

@@ -8,7 +8,7 @@ from torch import nn
 
 from lm.errors import ConfigError
 from lm.optim import clipping
-from lm.optim.clipping import ClipConfig, clip_gradients
+from lm.optim.clipping import ClipConfig, GradientNorms, clip_gradients
 
 OFF = ClipConfig(norm=None)
 
@@ -27,6 +27,11 @@ def with_gradients(scale: float = 1.0, *, copies: int = 1) -> list[dict[str, nn.
     return result
 
 
+def clipped(parameters: dict[str, nn.Parameter], norms: GradientNorms) -> torch.Tensor:
+    """What the optimiser makes of the gradients."""
+    return flat(parameters) * (1.0 if norms.coefficient is None else norms.coefficient)
+
+
 def flat(parameters: dict[str, nn.Parameter]) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in parameters.values() if p.grad is not None]).double()
 
@@ -40,7 +45,7 @@ def test_clipping_by_norm_equals_torch(scale, max_norm):
     norms = clip_gradients(ours, ClipConfig(norm=max_norm))
     total = nn.utils.clip_grad_norm_(theirs.values(), max_norm)
     torch.testing.assert_close(norms.total, total.double(), rtol=1e-6, atol=0)
-    torch.testing.assert_close(flat(ours), flat(theirs), rtol=1e-6, atol=0)
+    torch.testing.assert_close(clipped(ours, norms), flat(theirs), rtol=1e-6, atol=0)
     assert bool(norms.clipped) is (max_norm < 100)
     assert bool(norms.finite)
 
@@ -64,7 +69,7 @@ def test_huge_finite_gradients_are_scaled_rather_than_zeroed(scale):
     norms = clip_gradients(ours, ClipConfig(norm=0.25))
     assert bool(norms.finite)
     assert bool(norms.clipped)
-    torch.testing.assert_close(flat(ours), 0.25 * direction, rtol=1e-5, atol=0)
+    torch.testing.assert_close(clipped(ours, norms), 0.25 * direction, rtol=1e-5, atol=0)
     nn.utils.clip_grad_norm_(theirs.values(), 0.25)  # the defect that this guards against
     assert flat(theirs).abs().max() == 0
 
@@ -117,6 +122,18 @@ def test_a_negative_element_alone_counts_as_clipped_by_value():
     parameter.grad = torch.tensor([-3.0, 0.5])
     assert bool(clip_gradients({"w": parameter}, ClipConfig(norm=None, value=1.0)).clipped)
     assert parameter.grad.tolist() == [-1.0, 0.5]
+
+
+def test_rows_that_occur_twice_are_added_up_before_a_sparse_gradient_is_measured():
+    rows, values = torch.tensor([[2, 0, 2]]), torch.tensor([[3.0, 0.0], [1.0, 1.0], [0.0, 4.0]])
+    norms = []
+    for sparse in (True, False):
+        parameter = nn.Parameter(torch.zeros(4, 2))
+        gradient = torch.sparse_coo_tensor(rows, values, (4, 2), check_invariants=True)
+        parameter.grad = gradient if sparse else gradient.to_dense()
+        norms.append(clip_gradients({"w": parameter}, ClipConfig(norm=1.0)))
+    assert float(norms[0].total) == pytest.approx(math.sqrt(2 + 25))
+    assert float(norms[0].total) == float(norms[1].total)
 
 
 def test_off_changes_nothing():

@@ -13,7 +13,7 @@ from lm.errors import CheckpointError
 from lm.optim.base import Optimizers
 from lm.optim.optimizers import AdamConfig, AdamWConfig, SGDConfig
 
-STATEFUL = [name for name in CONFIGS if name != "sgd"]
+STATEFUL = [case for case in CONFIGS if case not in ("plain_sgd", "sgd")]
 # State that torch keeps without using it for the parameters: steps that are only counted, and
 # ASGD's average (`mu` is its weight).
 INERT = {"rmsprop": {"step"}, "adadelta": {"step"}, "asgd": {"ax", "mu"}}

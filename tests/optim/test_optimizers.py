@@ -14,6 +14,7 @@ from lm.optim.optimizers import OPTIMIZERS, AdamWConfig, NAdamConfig, SGDConfig
 O = torch.optim  # noqa: E741
 # The same optimisers spelled in torch's own arguments, without fused kernels.
 PLAIN: dict[str, Any] = {
+    "plain_sgd": lambda ps: O.SGD(ps, lr=0.1),
     "sgd": lambda ps: O.SGD(ps, lr=0.1, weight_decay=0.01),
     "momentum": lambda ps: O.SGD(ps, lr=0.1, momentum=0.9),
     "nesterov": lambda ps: O.SGD(ps, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
@@ -37,18 +38,36 @@ PLAIN: dict[str, Any] = {
 }
 
 
+@pytest.mark.parametrize("coefficient", [None, 1.0, 0.25])
 @pytest.mark.parametrize("case", PLAIN)
-def test_equals_the_plain_torch_optimizer(case):
+def test_equals_the_plain_torch_optimizer(case, coefficient):
     ours, plain = make_parameters(torch.float64), make_parameters(torch.float64)
     optimizers = CONFIGS[case].build(ours)
     reference = PLAIN[case](list(plain.values()))
     for step in range(8):
         set_gradients(ours, step)
         set_gradients(plain, step)
-        optimizers.step(GO)
+        for parameter in plain.values():
+            parameter.grad *= coefficient or 1.0
+        clipped = None if coefficient is None else torch.tensor(coefficient, dtype=torch.float64)
+        optimizers.step(GO, clipped)
         reference.step()
     for name in ours:
         torch.testing.assert_close(ours[name], plain[name], rtol=1e-12, atol=1e-12)
+
+
+def test_plain_sgd_takes_sparse_gradients_and_no_other_does():
+    optimizers = {name: config.build(make_parameters()) for name, config in CONFIGS.items()}
+    assert [name for name, o in optimizers.items() if o.takes_sparse_gradients] == ["plain_sgd"]
+    moved = []
+    for sparse in (True, False):
+        weight = torch.nn.Parameter(torch.ones(4, 2))
+        gradient = torch.tensor([[0.0, 0.0], [1.0, 2.0], [0.0, 0.0], [3.0, 0.0]])
+        weight.grad = gradient.to_sparse(1) if sparse else gradient
+        SGDConfig(lr=0.5).build({"w": weight}).step(GO, torch.tensor(0.5))
+        moved.append(weight.detach())
+    assert torch.equal(moved[0], moved[1])
+    assert moved[0][3].tolist() == [0.25, 1.0]
 
 
 def test_muon_updates_hidden_matrices_and_adamw_the_rest():

@@ -7,12 +7,12 @@ from enum import Enum
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from lm import checks
 from lm.errors import ConfigError
-from lm.optim.guard import Guard
+from lm.optim.guard import Guard, SkipMethod
 from lm.optim.state import check_complete, check_same_optimizer, restore, state_tensors
 
 JsonDict = dict[str, Any]
@@ -50,25 +50,61 @@ class Optimizers:
     def set_lr(self, multiplier: float) -> None:
         """Set each group's learning rate to its base value × `multiplier`.
 
-        A number on the host: neither a device read nor, as the step is not compiled, a recompile.
+        Numbers on the host, or on the device after `keep_lr_on_device`; never a device read.
         """
         self._multiplier = multiplier
         for group, base_lr in self._groups:
-            group["lr"] = base_lr * multiplier
+            if isinstance(group["lr"], Tensor):
+                group["lr"].fill_(base_lr * multiplier)
+            else:
+                group["lr"] = base_lr * multiplier
+
+    def keep_lr_on_device(self) -> None:
+        """From now on each group's rate is a tensor at a fixed address, for `capturable` steps."""
+        assert self.capturable
+        for group, base_lr in self._groups:
+            rate = torch.tensor(base_lr * self._multiplier, dtype=torch.float32)
+            group["lr"] = rate.to(group["params"][0].device)
 
     def zero_grad(self) -> None:
         """Drop all gradients."""
         for parameter in self._parameters.values():
             parameter.grad = None
 
-    def step(self, skip: Bool[Tensor, ""]) -> None:
+    def step(self, skip: Bool[Tensor, ""], coefficient: Float[Tensor, ""] | None = None) -> None:
         """Update the parameters, or leave them and all state untouched where `skip` is true.
 
         Args:
             skip: on the device of the parameters; not read on the host in the steady state.
+            coefficient: multiplies the gradients; None is one.
         """
         for guard in self.guards:
-            guard.step(skip)
+            guard.step(skip, coefficient)
+
+    @property
+    def takes_sparse_gradients(self) -> bool:
+        """Parameters whose gradient is zero stay as they are, so zeros need not be there."""
+        return all(guard.method is SkipMethod.host and guard.is_plain_sgd for guard in self.guards)
+
+    @property
+    def capturable(self) -> bool:
+        """A CUDA graph can hold a step, once the state that it needs is there (`has_state`)."""
+        return all(
+            guard.method is SkipMethod.found_inf
+            or (guard.method is SkipMethod.masked and guard.optimizer.defaults.get("capturable"))
+            for guard in self.guards
+        )
+
+    @property
+    def has_state(self) -> bool:
+        """A step with the gradients at hand need not ask the host whether to create state."""
+        return all(
+            guard.method is SkipMethod.found_inf or guard.optimizer.state.get(parameter)
+            for guard in self.guards
+            for group in guard.optimizer.param_groups
+            for parameter in group["params"]
+            if parameter.grad is not None
+        )
 
     def state_tensors(self) -> dict[str, Tensor]:
         """The live state as `exp_avg/<parameter name>`: write it before the next step."""
@@ -162,9 +198,20 @@ def torch_optimizer(
         scale = lr_scales[max(prefixes, key=len)] if prefixes else 1.0
         by_scale.setdefault(scale, []).append(parameter)
     groups = [{"params": ps, "lr": options["lr"] * scale} for scale, ps in by_scale.items()]
+    _spare_the_compiler()
     optimizer = kind(groups, **options, **_implementation(kind, parameters.values()))
     assert isinstance(optimizer, torch.optim.Optimizer)
     return optimizer
+
+
+def _spare_the_compiler() -> None:
+    """Keep torch from importing its compiler when the first optimiser is made.
+
+    It does so only to keep `add_param_group` from being compiled; we compile nothing.
+    """
+    function = getattr(torch.optim.Optimizer.add_param_group, "__wrapped__", None)
+    if function is not None and not hasattr(function, "__dynamo_disable"):
+        function.__dynamo_disable = function
 
 
 def check_lr_scales(parameters: Mapping[str, nn.Parameter], lr_scales: Mapping[str, float]) -> None:
@@ -189,12 +236,12 @@ def is_prefix(prefix: str, name: str) -> bool:
 
 
 def _implementation(kind: type[Any], parameters: Any) -> dict[str, bool]:
-    """Fused kernels where torch has them; else, on a GPU, counters on the device, not the host."""
+    """Fused kernels where torch has them, and on a GPU counters on the device, not the host."""
     accepted = inspect.signature(kind).parameters
     devices = {parameter.device.type for parameter in parameters}
     exact = all(parameter.dtype in (torch.float32, torch.float64) for parameter in parameters)
-    if "fused" in accepted and exact and devices <= {"cpu", "cuda"}:
-        return {"fused": True}
-    if "capturable" in accepted and devices == {"cuda"}:
-        return {"capturable": True}
-    return {}
+    fused = "fused" in accepted and exact and devices <= {"cpu", "cuda"}
+    # The fused kernels need not be told; the check that guards a capture asks nonetheless.
+    capturable = "capturable" in accepted and devices == {"cuda"}
+    wanted = {"fused": fused, "capturable": capturable}
+    return {name: True for name, needed in wanted.items() if needed}

@@ -47,7 +47,9 @@ class GradientNorms:
         names: parameters that have a gradient, in the order of `by_parameter`.
         by_parameter: L2 norm of each.
         finite: every element of every gradient is finite.
-        clipped: clipping changed something (never true when not finite).
+        clipped: clipping changes something (never true when not finite).
+        coefficient: what the gradients are still to be multiplied with, in the optimiser's own
+            pass over them; None if nothing.
     """
 
     total: Float[Tensor, ""]
@@ -55,38 +57,47 @@ class GradientNorms:
     by_parameter: Float[Tensor, " P"]
     finite: Bool[Tensor, ""]
     clipped: Bool[Tensor, ""]
+    coefficient: Float[Tensor, ""] | None
 
 
 @torch.no_grad()
 def clip_gradients(parameters: Mapping[str, nn.Parameter], config: ClipConfig) -> GradientNorms:
-    """Measure the gradients and clip them in place; parameters without a gradient are left out.
+    """Measure the gradients; clip them by value, or say how to scale them to the norm asked for.
+
+    Parameters without a gradient are left out; of a sparse one only the rows that are there count.
 
     Gradients up to 1e30 are scaled to the norm asked for, where torch's `clip_grad_norm_`
     overflows in float32 and sets all of them to zero. With a non-finite element anywhere the
     gradients are worthless afterwards, and `finite` says so: skip the step.
     """
-    gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
+    gradients = {name: _elements(p) for name, p in parameters.items() if p.grad is not None}
     assert gradients, "no parameter has a gradient"
     tensors = list(gradients.values())
     by_parameter = _norms(tensors, tensors[0].device.type)
     total = _total(by_parameter)
     finite = total.isfinite()
+    coefficient, clipped = None, torch.zeros_like(finite)
     if config.norm is not None:
-        clipped = finite & _clip_by_norm(tensors, total, config.norm)
+        coefficient = _coefficient(total, config.norm)
+        clipped = finite & (coefficient < 1.0)
     elif config.value is not None:
         clipped = finite & _clip_by_value(tensors, config.value)
-    else:
-        clipped = torch.zeros_like(finite)
-    return GradientNorms(total, tuple(gradients), by_parameter, finite, clipped)
+    return GradientNorms(total, tuple(gradients), by_parameter, finite, clipped, coefficient)
 
 
-def _clip_by_norm(
-    gradients: list[Tensor], total: Float[Tensor, ""], max_norm: float
-) -> Bool[Tensor, ""]:
-    """Multiply by min(1, max_norm / (total + 1e-6)), the coefficient of torch's own clipping."""
-    coefficient = (max_norm / (total + 1e-6)).clamp(max=1.0)
-    torch._foreach_mul_(gradients, coefficient.to(gradients[0].dtype))
-    return coefficient < 1.0
+def _elements(parameter: nn.Parameter) -> Tensor:
+    """The elements of a gradient; in a sparse one, rows that occur twice are added up first."""
+    gradient = parameter.grad
+    assert gradient is not None
+    if not gradient.is_sparse:
+        return gradient
+    parameter.grad = gradient = gradient.coalesce()
+    return gradient.values()
+
+
+def _coefficient(total: Float[Tensor, ""], max_norm: float) -> Float[Tensor, ""]:
+    """min(1, max_norm / (total + 1e-6)), the coefficient of torch's own clipping."""
+    return (max_norm / (total + 1e-6)).clamp(max=1.0)
 
 
 def _clip_by_value(gradients: list[Tensor], limit: float) -> Bool[Tensor, ""]:
