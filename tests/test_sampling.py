@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from lm.data.tokenizers import ByteTokenizer, WordTokenizer
+from lm.errors import NumericError
 from lm.models import MODELS, LanguageModel
 from lm.runtime.randomness import generator
-from lm.sampling import SamplingConfig, draw, generate, stream_tokens
+from lm.sampling import SamplingConfig, _nucleus, draw, generate, stream_tokens
 
 LOG_PROB = torch.tensor([[0.5, 0.25, 0.15, 0.1]]).log()
 
@@ -34,6 +35,88 @@ def frequencies(config: SamplingConfig, n: int = 20_000) -> list[float]:
 )
 def test_draws_follow_the_distribution(fields: dict[str, float], expected: list[float]) -> None:
     assert frequencies(SamplingConfig(**fields)) == pytest.approx(expected, abs=0.012)
+
+
+def many(seed: int, rows: int = 60) -> torch.Tensor:
+    """Logits of enough tokens for a draw in two stages, no row length a square."""
+    noise = torch.empty(rows, 1003).normal_(generator=generator(seed, 0, "logits"))
+    return noise * 2
+
+
+def test_large_vocabularies_are_drawn_by_their_distribution() -> None:
+    log_prob = many(1, rows=1)
+    n = 20_000
+    tokens = draw(log_prob.expand(n, -1), SamplingConfig(), generator(1, 0, "test"))
+    # Pearson: mean 1002, variance 2 · 1002.
+    counts = torch.bincount(tokens, minlength=1003)
+    expected = log_prob[0].softmax(-1)
+    chi_square = ((counts - n * expected) ** 2 / (n * expected)).sum().item()
+    assert chi_square == pytest.approx(1002, abs=5 * (2 * 1002) ** 0.5)
+
+
+@pytest.mark.parametrize("rows", [1, 60])
+def test_what_is_excluded_is_never_drawn(rows: int) -> None:
+    logits = many(2, rows)
+    logits[:, 1::2] = -torch.inf
+    draws = generator(1, 0, "test")
+    for _ in range(200):
+        assert (draw(logits, SamplingConfig(temperature=3), draws) % 2 == 0).all()
+
+
+def test_extreme_uniform_numbers_give_tokens_of_the_support(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]])
+    for uniform, expected in ((0.0, 1), (0.5 - 2**-53, 1), (0.5, 3), (1 - 2**-53, 3)):
+        value = torch.tensor([[uniform]], dtype=torch.float64)
+        monkeypatch.setattr(torch, "rand", lambda *_, value=value, **__: value.clone())
+        assert draw(logits, SamplingConfig(), generator(1, 0, "test")).tolist() == [expected]
+
+
+def test_rare_tokens_keep_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32 1 + 1e-9 is 1: the first rare token would get nothing, whatever is drawn."""
+    logits = torch.tensor([[0.0, -20.0, -20.0]])
+    for uniform, expected in ((1 - 3e-9, 1), (1 - 1e-9, 2), (1 - 5e-9, 0)):
+        value = torch.tensor([[uniform]], dtype=torch.float64)
+        monkeypatch.setattr(torch, "rand", lambda *_, value=value, **__: value.clone())
+        assert draw(logits, SamplingConfig(), generator(1, 0, "test")).tolist() == [expected]
+
+
+@pytest.mark.parametrize("rows", [1, 60])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize(
+    "fields", [{}, {"temperature": 0.0}, {"temperature": 0.5}, {"top_k": 5}, {"top_p": 0.5}]
+)
+def test_no_distribution_is_an_error(fields: dict[str, float], value: float, rows: int) -> None:
+    logits = many(3, rows)
+    logits[-1, 7] = value
+    with pytest.raises(NumericError, match="NaN"):
+        draw(logits, SamplingConfig(**fields), generator(1, 0, "test"))
+
+
+def test_logits_are_left_as_they_were_and_their_constant_does_not_matter() -> None:
+    logits = (many(4) * 1024).round() / 1024  # so that adding the constant rounds nothing
+    kept = logits.clone()
+    for fields in ({}, {"temperature": 0.7}, {"top_k": 5}, {"top_p": 0.5}, {"temperature": 1e-40}):
+        config = SamplingConfig(**fields)
+        tokens = [
+            draw(log_prob, config, generator(1, 0, "test")).tolist()
+            for log_prob in (logits, logits + 64)
+        ]
+        assert tokens[0] == tokens[1]
+    assert torch.equal(logits, kept)
+
+
+@pytest.mark.parametrize("scale", [0.01, 1, 20])
+@pytest.mark.parametrize("top_p", [0.001, 0.5, 0.9, 0.9999])
+def test_the_nucleus_is_that_of_a_full_sort(top_p: float, scale: float) -> None:
+    logits = many(5, rows=3) * scale
+    ordered, index = logits.double().softmax(-1).sort(descending=True)
+    inside = ordered.cumsum(-1) - ordered < top_p - 1e-6
+    outside = ordered.cumsum(-1) - ordered >= top_p + 1e-6
+    kept = _nucleus(logits, top_p).isfinite().gather(1, index)
+    assert kept[inside].all()
+    assert not kept[outside].any()
 
 
 def model_of() -> LanguageModel:

@@ -16,7 +16,7 @@ from lm.errors import DataError
 from lm.metrics.perplexity import Score
 from lm.models import LanguageModel
 from lm.models.base import State, slice_streams
-from lm.runtime.device import exact_products
+from lm.runtime.compute import exact_products
 
 
 def check_evaluable(store: TokenStore) -> None:

@@ -12,7 +12,8 @@ from lm.config import TrainConfig, load_config, parse
 from lm.data.tokenizers import Tokenizer, tokenizer_from_json
 from lm.errors import DataError
 from lm.models import LanguageModel
-from lm.runtime.device import exact_products, find_device
+from lm.runtime.compute import exact_products
+from lm.runtime.device import find_device
 from lm.runtime.randomness import generator
 from lm.sampling import SamplingConfig, generate
 from lm.training.snapshot import load_parameters

@@ -1,16 +1,23 @@
 """Text from a model: one step a token with the state carried, so each token costs the same."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from lm import checks
 from lm.data.tokenizers import Tokenizer
 from lm.errors import NumericError
 from lm.models import LanguageModel
+from lm.models.stepper import Stepper
+
+# From this many weights on, two short searches are faster than one long one.
+_MANY = 50_000
+# Candidates for the nucleus at first.
+_FEW = 256
 
 
 @dataclass(kw_only=True, slots=True)
@@ -35,36 +42,85 @@ class SamplingConfig:
 
 
 def draw(
-    log_prob: Float[Tensor, "B V"], config: SamplingConfig, draws: Generator
+    logits: Float[Tensor, "B V"], config: SamplingConfig, draws: Generator
 ) -> Int[Tensor, " B"]:
     """One token per row.
+
+    Args:
+        logits: log-probabilities up to a constant per row.
 
     Raises:
         NumericError: the model's output is not a distribution.
     """
-    if bool(log_prob.isnan().any()):
+    if config.temperature == 0:
+        token = logits.argmax(-1)  # NaN counts as the largest
+        _check(bool(logits.gather(1, token[:, None]).isfinite().all()))
+        return token
+    # The largest becomes 0, so that no temperature, however small, makes an infinity of it.
+    logits = logits - logits.amax(-1, keepdim=True)
+    if config.temperature != 1:
+        logits.div_(config.temperature)
+    if config.top_k is not None and config.top_k < logits.shape[-1]:
+        threshold = logits.topk(config.top_k).values[:, -1:]
+        logits.masked_fill_(logits < threshold, -torch.inf)
+    if config.top_p is not None and config.top_p < 1:
+        logits = _nucleus(logits, config.top_p)
+    return _draw_by(logits.exp_(), draws)
+
+
+def _check(sound: bool) -> None:
+    if not sound:
         raise NumericError(
             "the model gives NaN: its weights diverged", "Use a checkpoint from before that."
         )
-    if config.temperature == 0:
-        return log_prob.argmax(-1)
-    # The largest becomes 0, so that no temperature, however small, makes an infinity of it.
-    logits = (log_prob - log_prob.amax(-1, keepdim=True)) / config.temperature
-    if config.top_k is not None and config.top_k < logits.shape[-1]:
-        threshold = logits.topk(config.top_k).values[:, -1:]
-        logits = logits.masked_fill(logits < threshold, -torch.inf)
-    if config.top_p is not None:
-        logits = _nucleus(logits, config.top_p)
-    return torch.multinomial(logits.softmax(-1), 1, generator=draws).squeeze(1)
+
+
+def _draw_by(weights: Float[Tensor, "B V"], draws: Generator) -> Int[Tensor, " B"]:
+    """Of many weights first a block, then a token in it: most need no cumulative sum then."""
+    if weights.numel() < _MANY:
+        return _invert(weights, draws)
+    num_streams, vocab_size = weights.shape
+    length = math.isqrt(vocab_size)
+    padding = -vocab_size % length
+    if padding:
+        weights = nn.functional.pad(weights, (0, padding))
+    blocks = weights.view(num_streams, -1, length)
+    block = _invert(blocks.sum(-1), draws)
+    inside = blocks[torch.arange(num_streams, device=block.device), block]
+    return block * length + _invert(inside, draws)
+
+
+def _invert(weights: Float[Tensor, "B K"], draws: Generator) -> Int[Tensor, " B"]:
+    """Inverse transform sampling: where the cumulative weight first exceeds a uniform number.
+
+    One random number per row, where `torch.multinomial` draws one per element. Sums are in float64
+    where the device has it, so that rare tokens are not rounded away. Weight 0 is never drawn:
+    the sum does not grow there.
+    """
+    device = weights.device
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    cumulative = weights.cumsum(-1, dtype=dtype)
+    total = cumulative[:, -1:]
+    _check(total.min().item() > 0)  # false for NaN
+    uniform = torch.rand((len(total), 1), generator=draws, dtype=dtype, device=device)
+    return torch.searchsorted(cumulative, uniform.mul_(total), right=True).squeeze(1)
 
 
 def _nucleus(logits: Float[Tensor, "B V"], top_p: float) -> Float[Tensor, "B V"]:
-    ordered, index = logits.sort(descending=True)
-    probability = ordered.softmax(-1)
-    before = probability.cumsum(-1) - probability
+    """−inf outside the nucleus. Sorts only as many tokens as hold that much probability."""
+    normaliser = logits.logsumexp(-1, keepdim=True)
+    count = 0
+    while True:
+        count = min(8 * count or _FEW, logits.shape[-1])
+        whole = count == logits.shape[-1]
+        ordered, index = logits.sort(descending=True) if whole else logits.topk(count)
+        probability = (ordered - normaliser).exp()
+        up_to = probability.cumsum(-1)
+        if whole or not bool((up_to[:, -1] < top_p).any()):
+            break
     # A token stays when what is more probable does not reach top_p yet; so the first always stays.
-    ordered = ordered.masked_fill(before >= top_p, -torch.inf)
-    return torch.empty_like(logits).scatter_(1, index, ordered)
+    ordered = ordered.masked_fill(up_to - probability >= top_p, -torch.inf)
+    return torch.full_like(logits, -torch.inf).scatter_(1, index, ordered)
 
 
 @torch.no_grad()
@@ -83,13 +139,14 @@ def stream_tokens(
     assert prompt, "a model predicts the next token of something"
     device = model.embedding.weight.device
     tokens = torch.tensor(prompt, device=device)[:, None]
-    features, state = model.features(tokens)
-    features = features[-1:].expand(-1, num_samples, -1)
-    state = [{name: t.expand(num_samples, -1) for name, t in layer.items()} for layer in state]
+    _, state = model.features(tokens)
+    stepper = Stepper(
+        model, [{name: t.expand(num_samples, -1) for name, t in layer.items()} for layer in state]
+    )
     while True:
-        token = draw(model.head.log_prob(features[0]), config, draws)
+        token = draw(stepper.logits(), config, draws)
         yield token
-        features, state = model.features(token[None], state)
+        stepper.read(token)
 
 
 def generate(

@@ -18,6 +18,8 @@ from lm.optim import OPTIMIZERS, SCHEDULES, ScheduleConfig
 from lm.optim.base import OptimConfig
 from lm.optim.clipping import ClipConfig
 from lm.run_directory import RunDirectory
+from lm.runtime.choices import Choices
+from lm.runtime.compute import Compute, Kernels, Precision
 from lm.runtime.device import machine
 from lm.training import TrainerConfig
 from lm.training.loop import Trainer
@@ -62,6 +64,8 @@ class Recipe:
     trainer: dict[str, object] = field(default_factory=dict)
     unit: Unit = Unit.stream
     steps: int = 14
+    precision: Precision = Precision.fp32
+    kernels: Kernels = Kernels.torch
 
     def prepared(self) -> Prepared:
         path = self.folder / "text.txt"
@@ -95,6 +99,8 @@ class Recipe:
         dropout = type(MODELS[self.cell]().dropout)(embedding=0.1, between=0.2, output=0.3)
         model_config = MODELS[self.cell](**{**sizes, "dropout": dropout, **self.model})
         model = model_config.build(256, seed=1)
+        choices = Choices(self.folder / "measured.json")
+        model.compute = Compute(CPU, self.precision, self.kernels, "", choices)
         limits = Limits.of(config, streams)
         stop = StopAfter(stop_after)
         path = self.folder / name
@@ -137,6 +143,7 @@ class Recipe:
         resumed = None
         if trainer.directory.checkpoints.newest_first():
             resumed = trainer.directory.checkpoints.newest_good()[1]
+            trainer.model.compute.resume(resumed.state["compute"], keep_precision=True)
             restore(trainer, resumed)
         spoil(trainer)
         with trainer.logs(resumed):

@@ -11,6 +11,7 @@ from lm.data.corpus import Unit
 from lm.errors import CheckpointError
 from lm.models import MODELS
 from lm.optim import OPTIMIZERS, SCHEDULES
+from lm.runtime.compute import Kernels, Precision
 from lm.runtime.randomness import Noise
 from lm.training import step as step_module
 from lm.training.loop import Trainer
@@ -33,6 +34,16 @@ def test_every_cell_and_optimizer_resumes_exactly(
 ) -> None:
     optim = OPTIMIZERS[optimizer](lr=RATES.get(optimizer, 0.01))
     recipe = Recipe(tmp_path, cell=cell, optim=optim, steps=8)
+    assert interrupted(recipe, [4]) == recipe.run("straight")
+
+
+@pytest.mark.parametrize("precision", [Precision.fp32, Precision.bf16])
+@pytest.mark.parametrize("kernels", Kernels)
+@pytest.mark.parametrize("cell", MODELS)
+def test_every_precision_and_kernel_resumes_exactly(
+    tmp_path: Path, cell: str, kernels: Kernels, precision: Precision
+) -> None:
+    recipe = Recipe(tmp_path, cell=cell, kernels=kernels, precision=precision, steps=8)
     assert interrupted(recipe, [4]) == recipe.run("straight")
 
 

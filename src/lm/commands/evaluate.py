@@ -24,10 +24,11 @@ log = logging.getLogger(__name__)
 
 def run(config: EvaluateConfig) -> float:
     """Print a line per split; the loss of the first split."""
-    device = config.runtime.build()
+    compute = config.runtime.build()
     if config.output is not None:
         RunDirectory.check_place(Path(config.output).parent)
-    loaded = load(config.run, checkpoint=config.checkpoint, device=str(device))
+    loaded = load(config.run, checkpoint=config.checkpoint, device=str(compute.device))
+    loaded.model.compute = compute
     data = config.data or loaded.config.data
     cache = config.runtime.cache_folder()
     corpus = data.build(cache)

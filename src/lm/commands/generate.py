@@ -11,8 +11,9 @@ log = logging.getLogger(__name__)
 
 def run(config: GenerateConfig) -> None:
     """Print the prompt with each continuation; several are set apart by a line."""
-    device = config.runtime.build()
-    loaded = load(config.run, checkpoint=config.checkpoint, device=str(device))
+    compute = config.runtime.build()
+    loaded = load(config.run, checkpoint=config.checkpoint, device=str(compute.device))
+    loaded.model.compute = compute
     unknown = loaded.unknown_in(config.prompt)
     if unknown:
         log.warning("%d tokens of the prompt are unknown to this tokenizer", unknown)

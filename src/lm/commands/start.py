@@ -23,10 +23,12 @@ from lm.config.fields import plain
 from lm.config.inherit import inherit_model
 from lm.data.corpus import Corpus
 from lm.data.sources.cut import first_bytes
+from lm.data.store import TokenStore
 from lm.data.tokenizers import Tokenizer, TokenizerConfig, tokenizer_from_json
 from lm.errors import CheckpointError
 from lm.models import LanguageModel
 from lm.run_directory import RunDirectory
+from lm.runtime.compute import Compute, Precision
 from lm.training.snapshot import load_parameters
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ class Start:
 
     Attributes:
         composed: the configuration, interpolations unresolved.
+        compute: where and how.
         tokenizer: the checkpoint's, or the configuration of one to train.
         directory, resumed: of the run that is continued.
         weights: the parameters that a new run starts from.
@@ -45,6 +48,7 @@ class Start:
 
     config: TrainConfig
     composed: DictConfig
+    compute: Compute
     corpus: Corpus
     tokenizer: Tokenizer | TokenizerConfig
     directory: RunDirectory | None = None
@@ -71,9 +75,15 @@ class Start:
         """The configuration as plain data, without anything of this machine's environment."""
         return plain(portable_config(self.composed))
 
-    def build_model(self, tokenizer: Tokenizer) -> LanguageModel:
-        """The model, from the seed or from the weights to start with."""
-        model = self.config.model.build(tokenizer.vocab_size, seed=self.config.seed)
+    def build_model(self, tokenizer: Tokenizer, text: TokenStore) -> LanguageModel:
+        """The model, from the seed or from the weights to start with.
+
+        Args:
+            text: the training split.
+        """
+        size = tokenizer.vocab_size
+        counts = torch.from_numpy(text.token_counts(size))
+        model = self.config.model.build(size, seed=self.config.seed, counts=counts)
         if self.weights is not None:
             load_parameters(model, _extended(self.weights.model, model))
         return model
@@ -89,7 +99,8 @@ def begin(config: TrainConfig, call: Invocation, held: ExitStack) -> Start:
         return _resume(Path(config.resume), call, held)
     if config.init_from is not None:
         return _init_from(Path(config.init_from), call)
-    return Start(config, call.config, _corpus(config), config.tokenizer)
+    compute = config.runtime.build()
+    return Start(config, call.config, compute, _corpus(config), config.tokenizer)
 
 
 def _corpus(config: TrainConfig) -> Corpus:
@@ -106,10 +117,15 @@ def _resume(path: Path, call: Invocation, held: ExitStack) -> Start:
     saved = load_config(folder / "config.yaml")
     composed = resume_config(saved, call.config, call.overrides)
     config = parse(composed, TrainConfig)
+    compute = config.runtime.build()
+    if "compute" in checkpoint.state:
+        picked = config.runtime.precision is Precision.auto
+        compute.resume(checkpoint.state["compute"], keep_precision=picked)
     log.info("resuming %s at step %d", path, checkpoint.state["progress"]["step"])
     return Start(
         config,
         composed,
+        compute,
         _corpus(config),
         tokenizer_from_json(checkpoint.tokenizer),
         directory=directory,
@@ -130,13 +146,14 @@ def _init_from(path: Path, call: Invocation) -> Start:
                 f"model.{name} is {new!r}, the weights of {path} have {old!r}",
                 "Drop that override: the architecture comes with the weights.",
             )
+    compute = config.runtime.build()
     corpus = _corpus(config)
     tokenizer = tokenizer_from_json(checkpoint.tokenizer)
     if config.extend_vocabulary:
         before = tokenizer.vocab_size
         tokenizer = tokenizer.extended(corpus.train)
         log.info("vocabulary extended from %d to %d", before, tokenizer.vocab_size)
-    return Start(config, composed, corpus, tokenizer, weights=checkpoint)
+    return Start(config, composed, compute, corpus, tokenizer, weights=checkpoint)
 
 
 def _extended(saved: dict[str, torch.Tensor], model: LanguageModel) -> dict[str, torch.Tensor]:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from lm.checkpoint import read_any
@@ -35,18 +34,17 @@ def run(config: TrainConfig) -> float | None:
     """Train as configured; the best validation loss, for sweepers that minimise it."""
     call = invocation()
     assert call is not None, "commands are run through lm.cli"
-    device = config.runtime.build()
     RunDirectory.check_place(Path(config.runs))
     with ExitStack() as held:
         start = begin(config, call, held)
-        trainer = assemble(start, device, held)
+        trainer = assemble(start, held)
         directory = trainer.directory
         held.enter_context(directory.logging())
         held.enter_context(summarised(trainer))
         if start.resumed is not None:
             restore(trainer, start.resumed)
         else:
-            directory.describe(start.run_text, list(call.overrides), machine(device))
+            directory.describe(start.run_text, list(call.overrides), machine(start.compute.device))
         with trainer.logs(start.resumed), trainer.stop.listening():
             announce(trainer, start)
             with start.config.runtime.profiled(directory.path / "trace.json"):
@@ -55,9 +53,9 @@ def run(config: TrainConfig) -> float | None:
     return trainer.progress.best_loss
 
 
-def assemble(start: Start, device: torch.device, held: ExitStack) -> Trainer:
+def assemble(start: Start, held: ExitStack) -> Trainer:
     """Everything a run consists of; its directory comes last, when nothing can be refused."""
-    config, prepared = start.config, load_data(start)
+    config, compute, prepared = start.config, start.compute, load_data(start)
     streams = Streams.for_training(
         prepared.stores["train"],
         config.trainer.batch_size,
@@ -65,7 +63,9 @@ def assemble(start: Start, device: torch.device, held: ExitStack) -> Trainer:
         config.data.unit,
         label=f"the training split of {start.corpus.name}",
     )
-    model = start.build_model(prepared.tokenizer).to(device)
+    model = start.build_model(prepared.tokenizer, prepared.stores["train"])
+    model = model.to(compute.device)
+    model.compute = compute
     optimizers = config.optim.build(trainable(model, config.freeze), lr_scales=config.lr_scales)
     limits = Limits.of(config.trainer, streams)
     schedule = config.schedule.build(
@@ -90,7 +90,11 @@ def assemble(start: Start, device: torch.device, held: ExitStack) -> Trainer:
         directory=directory,
         config_text=start.config_text,
         identity={
-            "machine": machine(device),
+            "machine": {
+                **machine(compute.device),
+                "precision": compute.precision.value,
+                "kernels": compute.kernels.value,
+            },
             "data": {name: store.fingerprint for name, store in prepared.stores.items()},
         },
         stop=StopFlag(),
@@ -122,6 +126,11 @@ def announce(trainer: Trainer, start: Start) -> None:
     log.info(
         "%d streams of %d steps, %d windows an epoch; %d remainder tokens are not trained",
         streams.num_streams, streams.window_length, streams.windows_per_epoch, streams.remainder,
+    )  # fmt: skip
+    compute = trainer.model.compute
+    log.info(
+        "%s, products in %s (%s), %s kernels",
+        compute.device, compute.precision.value, compute.reason, compute.kernels.value,
     )  # fmt: skip
     counts = parameter_counts(trainer.model)
     listed = "  ".join(f"{part} {count:,}" for part, count in counts.items())

@@ -30,6 +30,7 @@ def capture(run: Run) -> Checkpoint:
             "schedule": run.schedule.state(),
             "optimizer": run.optimizers.state_scalars(),
             "metrics_bytes": run.writer.flush(),
+            "compute": run.model.compute.to_json(),
             **run.identity,
         },
         config=run.config_text,
@@ -71,8 +72,10 @@ def _recurrent_state(model: LanguageModel, tensors: dict[str, Tensor]) -> State 
     if not tensors:
         return None
     device = model.embedding.weight.device
+    # A copy is aligned as every tensor of torch's own; one that lies in the file's buffer is not,
+    # and MKL's last bits depend on it.
     return [
-        {name: tensors[f"{k}/{name}"].to(device) for name in cell.state_names}
+        {name: tensors[f"{k}/{name}"].to(device, copy=True) for name in cell.state_names}
         for k, cell in enumerate(model.cells)
     ]
 
