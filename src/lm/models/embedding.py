@@ -62,6 +62,10 @@ def row_gradient(
         rows: one may occur several times, which adds up.
         add_to: a gradient so far, which is used up.
     """
+    if not sparse and values.is_cuda:
+        # scatter_add_ adds in any order there, and a run would not repeat to the last bit.
+        total = torch.ops.aten.embedding_dense_backward(values, rows, shape[0], -1, False)
+        return total if add_to is None else add_to.add_(total)
     if not sparse:
         total = values.new_zeros(shape) if add_to is None else add_to
         return total.scatter_add_(0, rows[:, None].expand_as(values), values)

@@ -80,18 +80,27 @@ class Choices:
 
 def _measure(candidates: Mapping[str, Callable[[], object]]) -> str:
     """Interleaved after one warm-up each, compared by their least disturbed times."""
-    seconds: dict[str, list[float]] = {name: [] for name in candidates}
-    for run in candidates.values():
-        run()
+    able = {name: run for name, run in candidates.items() if _runs(name, run)}
+    first, *others = able or candidates
+    seconds: dict[str, list[float]] = {name: [] for name in able}
     begin = time.perf_counter()
     for _ in range(_ROUNDS):
-        for name, run in candidates.items():
+        for name, run in able.items():
             started = time.perf_counter()
             run()
             seconds[name].append(time.perf_counter() - started)
-        if time.perf_counter() - begin > _SECONDS * len(candidates):
+        if time.perf_counter() - begin > _SECONDS * len(able):
             break
-    first, *others = candidates
     least = {name: min(values) for name, values in seconds.items()}
-    best = min(others, key=least.__getitem__)
-    return best if least[best] < 0.95 * least[first] else first
+    best = min(others, key=least.__getitem__, default=first)
+    return best if others and least[best] < 0.95 * least[first] else first
+
+
+def _runs(name: str, run: Callable[[], object]) -> bool:
+    """Whether a candidate runs at all: a library may lack a kernel for this machine."""
+    try:
+        run()
+    except RuntimeError as error:
+        log.debug("%s cannot be used: %s", name, error)
+        return False
+    return True

@@ -66,9 +66,9 @@ class _SampledLoss(torch.autograd.Function):
         d_rows = torch.cat([(low.T @ x).to(weight.dtype), d_own * exact])
         d_bias = None
         if bias is not None:
-            d_bias = torch.zeros_like(bias).index_add_(
-                0, rows, torch.cat([d_logits.sum(0), d_own[:, 0]])
-            )
+            values = torch.cat([d_logits.sum(0), d_own[:, 0]])[:, None]
+            shape = torch.Size((len(bias), 1))
+            d_bias = row_gradient(rows, values, shape, sparse=False).squeeze(1)
         ctx.save_for_backward(d_x.to(features.dtype), rows, d_rows, d_bias)
         ctx.shape, ctx.tied, ctx.sparse = weight.shape, tied, sparse
         ctx.mark_non_differentiable(nll)
