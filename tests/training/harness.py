@@ -101,6 +101,7 @@ class Recipe:
         model = model_config.build(256, seed=1)
         choices = Choices(self.folder / "measured.json")
         model.compute = Compute(CPU, self.precision, self.kernels, "", choices)
+        model.compute.use()
         limits = Limits.of(config, streams)
         stop = StopAfter(stop_after)
         path = self.folder / name

@@ -97,6 +97,7 @@ class Trainer(Run):
             tags.CLIP_FRACTION: interval.clip_fraction,
             tags.SKIPPED_STEPS: float(interval.skipped),
             tags.TOKENS_PER_SECOND: rate,
+            tags.SECONDS: progress.seconds,
             tags.EPOCH: self.epochs_done,
         }
         per_byte = bits_per_byte_factor(self.streams.store)

@@ -16,6 +16,7 @@ from lm.optim.schedule_base import Schedule
 from lm.run_directory import RunDirectory
 from lm.training.config import TrainerConfig
 from lm.training.console import Console
+from lm.training.graphed import GraphedStep, graphed_where_possible
 from lm.training.progress import Limits, Progress
 from lm.training.signals import StopFlag
 from lm.training.statistics import Statistics
@@ -48,7 +49,7 @@ class Run:
     identity: dict[str, object]
     stop: StopFlag
     statistics: Statistics = field(init=False)
-    train_step: TrainStep = field(init=False)
+    train_step: TrainStep | GraphedStep = field(init=False)
     writer: MetricsWriter = field(init=False)
     console: Console = field(init=False)
     progress: Progress = field(default_factory=Progress)
@@ -56,7 +57,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.statistics = Statistics(self.model.embedding.weight.device)
-        self.train_step = TrainStep(
+        step = TrainStep(
             self.model,
             self.optimizers,
             self.statistics,
@@ -65,6 +66,7 @@ class Run:
             passes=self.config.accumulate,
             seed=self.seed,
         )
+        self.train_step = graphed_where_possible(step)
 
     @contextmanager
     def logs(self, resumed: Checkpoint | None) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import torch
+from jaxtyping import Bool, Int
 from torch import Tensor, nn
 
 from lm.data.streams import Window
@@ -57,6 +58,7 @@ class TrainStep:
         self.clip = clip
         self.num_streams = num_streams
         self.seed = seed
+        model.sparse_gradients = optimizers.takes_sparse_gradients
         edges = [round(k * num_streams / passes) for k in range(passes + 1)]
         self.slices = [slice(a, b) for a, b in pairwise(edges)]
         self.parameters: dict[str, nn.Parameter] = {
@@ -68,15 +70,38 @@ class TrainStep:
         self, window: Window, state: State | None, *, step: int, lr_multiplier: float
     ) -> State:
         """Train on a window; the state to carry into the next one."""
+        device = self.model.embedding.weight.device
+        self.optimizers.set_lr(lr_multiplier)
+        return self.update(
+            window.tokens.to(device, non_blocking=True),
+            window.targets.to(device, non_blocking=True),
+            state,
+            noise=Noise(self.seed, step, self.num_streams),
+            resets=window.resets,
+        )
+
+    def update(
+        self,
+        tokens: Int[Tensor, "T B"],
+        targets: Int[Tensor, "T B"],
+        state: State | None,
+        *,
+        noise: Noise,
+        resets: Bool[Tensor, "T B"] | None = None,
+    ) -> State:
+        """The step itself, once all that differs from step to step lies on the device.
+
+        Without resets it is the same device work for every window of a length: what a CUDA graph
+        holds.
+        """
         self.optimizers.zero_grad()
-        objective, nats, new_state = self._accumulate(window, state, step)
+        objective, nats, new_state = self._accumulate(tokens, targets, state, noise, resets)
         norms = clip_gradients(self.parameters, self.clip)
         skip = ~(norms.finite & torch.isfinite(objective))
-        self.optimizers.set_lr(lr_multiplier)
-        self.optimizers.step(skip)
+        self.optimizers.step(skip, norms.coefficient)
         self.statistics.add(
             nats=nats,
-            tokens=window.num_targets,
+            tokens=targets.numel(),
             norm=norms.total,
             clipped=norms.clipped,
             skip=skip,
@@ -99,13 +124,15 @@ class TrainStep:
         return {part: square**0.5 for part, square in squares.items()}
 
     def _accumulate(
-        self, window: Window, state: State | None, step: int
+        self,
+        tokens: Tensor,
+        targets: Tensor,
+        state: State | None,
+        noise: Noise,
+        resets: Tensor | None,
     ) -> tuple[Tensor, Tensor, State]:
         """Forward and backward over all slices: the objective, its Σ nats, the new state."""
-        device = self.model.embedding.weight.device
-        tokens = window.tokens.to(device, non_blocking=True)
-        targets = window.targets.to(device, non_blocking=True)
-        noise = Noise(self.seed, step, self.num_streams)
+        device = tokens.device
         objective = torch.zeros((), device=device)
         nats = torch.zeros((), dtype=self.statistics.sums["nats"].dtype, device=device)
         states = []
@@ -115,9 +142,11 @@ class TrainStep:
                 targets[:, streams],
                 None if state is None else slice_streams(state, streams),
                 noise=noise.for_streams(streams),
-                resets=None if window.resets is None else window.resets[:, streams],
+                resets=None if resets is None else resets[:, streams],
             )
-            share = output.objective * ((streams.stop - streams.start) / self.num_streams)
+            share = output.objective
+            if len(self.slices) > 1:
+                share = share * ((streams.stop - streams.start) / self.num_streams)
             _backward(share)
             objective = objective + share.detach()
             nats = nats + output.nll.sum(dtype=nats.dtype)
