@@ -23,8 +23,8 @@ def inputs(dtype: torch.dtype = torch.float64, scale: float = 1.0) -> tuple[Tens
 @pytest.fixture(params=["rows", "rows and words"])
 def chunked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Several chunks of rows, several blocks in each; in low precision also chunks of words."""
-    monkeypatch.setattr(nll, "FEWEST_ROWS", 4)
-    monkeypatch.setattr(nll, "CHUNK_BYTES", 3 * F * 2 if "words" in request.param else V * F * 8)
+    monkeypatch.setattr(nll, "LEAST_COLUMN_BYTES", 4 * 8)
+    monkeypatch.setattr(nll, "CHUNK_BYTES", 3 * F * 2 if "words" in request.param else V * F * 2)
     monkeypatch.setattr(nll, "BLOCK_ELEMENTS", 2 * V)
     monkeypatch.setattr(nll, "BLOCK_ROWS", 2)
     return str(request.param)

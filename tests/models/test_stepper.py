@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lm.models import MODELS, LanguageModel
 from lm.models import stepper as module
+from lm.models.kernels import few_rows
 from lm.models.base import Cell, LayerState, Weights
 from lm.models.language_model import InitialState, ModelConfig
 from lm.models.lstm import LSTM
@@ -122,12 +123,12 @@ def test_every_nonlinearity(nonlinearity: Nonlinearity) -> None:
 
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_packed_matrices(cell: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_SMALLEST_PACKED", 1)
+    monkeypatch.setattr(few_rows, "_SMALLEST_PACKED", 1)
     compare(model_of(cell), 3, 8)
 
 
 def test_matrices_too_large_to_copy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LARGEST_COPY", 0)
+    monkeypatch.setattr(few_rows, "_LARGEST_COPY", 0)
     monkeypatch.setattr(module, "_LARGEST_TABLE", 0)
     compare(model_of("lstm"), 3, 8)
 

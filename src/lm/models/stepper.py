@@ -15,50 +15,14 @@ from torch import Tensor, nn
 
 from lm.models.base import Cell, LayerState, State, Weights, total_bias
 from lm.models.gru import GRU
-from lm.models.kernels.products import can_pack
+from lm.models.kernels.few_rows import FewRowsLinear
 from lm.models.language_model import LanguageModel
 from lm.models.lstm import LSTM
 from lm.models.rnn import RNN
 from lm.runtime.compute import Kernels
 
-# What a product of few rows costs is reading the matrix, at twice the speed when it lies
-# transposed. A matrix above this size (bytes) is not worth holding twice.
-_LARGEST_COPY = 256 * 2**20
 # The input products of the whole vocabulary, in bytes.
 _LARGEST_TABLE = 64 * 2**20
-# Below this many elements a call of oneDNN costs more than its packed layout saves.
-_SMALLEST_PACKED = 500_000
-
-
-class _Linear:
-    """W x + b for a fixed number of streams, with W in the layout that is fastest for so many."""
-
-    def __init__(
-        self, weight: Float[Tensor, "M K"], bias: Float[Tensor, " M"] | None, num_streams: int
-    ) -> None:
-        self.bias = weight.new_zeros(len(weight)) if bias is None else bias
-        self.packed: Tensor | None = None
-        self.transposed = weight.T
-        if weight.numel() * weight.element_size() > _LARGEST_COPY:
-            return
-        # oneDNN is the slower one for a single row.
-        if num_streams > 1 and weight.numel() >= _SMALLEST_PACKED and can_pack(weight):
-            self.packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), num_streams)
-        elif weight.device.type == "cpu":
-            self.transposed = weight.T.contiguous()
-
-    def __call__(self, x: Float[Tensor, "B K"]) -> Float[Tensor, "B M"]:
-        if self.packed is None:
-            return torch.addmm(self.bias, x, self.transposed)
-        y: Tensor = torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, "none", [], "")
-        return y
-
-    def into(self, out: Float[Tensor, "B M"], x: Float[Tensor, "B K"]) -> None:
-        """The same, written to a buffer."""
-        if self.packed is None:
-            torch.addmm(self.bias, x, self.transposed, out=out)
-        else:
-            out.copy_(self(x))
 
 
 class _Layer:
@@ -129,10 +93,10 @@ class _Joined(_Gated):
         self.weight_ih, self.weight_hh = weights["weight_ih"][order], weights["weight_hh"][order]
         self.gates = self.h.new_empty(len(self.h), len(self.weight_hh))
         joined = torch.cat([self.weight_ih, self.weight_hh], 1)
-        self.product = _Linear(joined, self.bias, len(self.h))
+        self.product = FewRowsLinear(joined, self.bias, len(self.h))
 
     def tabulate(self, embedding: Float[Tensor, "V E"]) -> Float[Tensor, "V G"]:
-        self.product = _Linear(self.weight_hh, None, len(self.h))
+        self.product = FewRowsLinear(self.weight_hh, None, len(self.h))
         return super().tabulate(embedding)
 
     def sum_products(self) -> None:
@@ -184,8 +148,8 @@ class _GRU(_Gated):
     def prepare(self, cell: GRU, state: LayerState) -> None:
         weights, size, num_streams = cell.weights(), cell.hidden_size, len(self.h)
         self.weight_ih, self.bias = weights["weight_ih"], weights.get("bias_ih")
-        self.of_x_product = _Linear(self.weight_ih, self.bias, num_streams)
-        self.of_h_product = _Linear(weights["weight_hh"], weights.get("bias_hh"), num_streams)
+        self.of_x_product = FewRowsLinear(self.weight_ih, self.bias, num_streams)
+        self.of_h_product = FewRowsLinear(weights["weight_hh"], weights.get("bias_hh"), num_streams)
         self.gates = self.h.new_empty(num_streams, 3 * size)
         self.of_h = torch.empty_like(self.gates)
         self.r_z, self.r_z_of_h = self.gates[:, : 2 * size], self.of_h[:, : 2 * size]
@@ -235,9 +199,9 @@ class Stepper:
             begin += sizes[k]
         head = model.head
         self.projection = (
-            None if head.projection is None else _Linear(head.projection, None, num_streams)
+            None if head.projection is None else FewRowsLinear(head.projection, None, num_streams)
         )
-        self.output = _Linear(head.weight, head.bias, num_streams)
+        self.output = FewRowsLinear(head.weight, head.bias, num_streams)
 
     @property
     def state(self) -> State:

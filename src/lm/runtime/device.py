@@ -109,7 +109,7 @@ def find_device(name: str) -> torch.device:
 
 def machine(device: torch.device) -> dict[str, str | int]:
     """What the last bit of a result depends on; compared when a run is resumed."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
     return {
         "torch": str(torch.__version__),
         "device": device.type,
@@ -117,3 +117,10 @@ def machine(device: torch.device) -> dict[str, str | int]:
         "cpu_features": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
     }
+
+
+def _cpu_name() -> str:
+    """The CPU's model, as far as torch can tell; else its architecture."""
+    if not hasattr(torch.cpu, "get_capabilities"):  # before torch 2.12 or so
+        return platform.machine()
+    return str(torch.cpu.get_capabilities().get("cpu_name") or platform.machine())

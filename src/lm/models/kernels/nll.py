@@ -19,8 +19,9 @@ from lm.models.embedding import TiedGradient
 # Logits of one chunk of rows, and weights in low precision at one time: the largest buffer that
 # glibc reuses.
 CHUNK_BYTES = 32 << 20
-# But with fewer rows than this, reading the weights takes longer than multiplying with them.
-FEWEST_ROWS = 256
+# But at least this much of each word's column: with fewer rows (176 in float32) the gradient of a
+# large vocabulary is read and written too often for what is multiplied in between.
+LEAST_COLUMN_BYTES = 704
 # Logits that are worked on point by point in one go: small enough to stay in the cache, and at
 # least so many rows that every core has one.
 BLOCK_ELEMENTS = 512 * 1024
@@ -194,6 +195,6 @@ def _to_gradient(
 
 def _row_chunks(x: Tensor, weight: Tensor) -> Iterator[slice]:
     """Slices of the N rows."""
-    step = max(FEWEST_ROWS, CHUNK_BYTES // (len(weight) * x.itemsize))
+    step = max(LEAST_COLUMN_BYTES, CHUNK_BYTES // len(weight)) // x.itemsize
     for begin in range(0, len(x), step):
         yield slice(begin, min(begin + step, len(x)))
