@@ -8,8 +8,8 @@ from torch import Tensor
 
 from lm.models import MODELS, LanguageModel
 from lm.models import stepper as module
-from lm.models.kernels import few_rows
 from lm.models.base import Cell, LayerState, Weights
+from lm.models.kernels import few_rows
 from lm.models.language_model import InitialState, ModelConfig
 from lm.models.lstm import LSTM
 from lm.models.rnn import Nonlinearity
