@@ -17,6 +17,7 @@ import lm
 from lm.cli import main
 from lm.config import registry
 from lm.run_directory import RunDirectory
+from lm.runtime.randomness import Noise
 from lm.training.step import TrainStep
 
 TEXT = (
@@ -307,13 +308,20 @@ def test_a_save_that_died_between_its_renames_is_repaired_on_resume() -> None:
     assert not list((run / "checkpoints").glob(".*"))
 
 
+def step_of(window: tuple[object, ...]) -> int:
+    """Of `TrainStep._accumulate`'s arguments, which bring it with their noise."""
+    (noise,) = (argument for argument in window if isinstance(argument, Noise))
+    return noise.step
+
+
 def test_non_finite_training_exits_5_with_the_last_good_checkpoint(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = TrainStep._accumulate
 
-    def spoiled(self: TrainStep, window: object, state: object, step: int) -> object:
-        objective, nats, after = whole(self, window, state, step)  # type: ignore[arg-type]
+    def spoiled(self: TrainStep, *window: object) -> object:
+        objective, nats, after = whole(self, *window)  # type: ignore[arg-type]
+        step = step_of(window)
         bad = float("nan") if step >= 12 else 1.0
         for parameter in self.parameters.values():
             assert parameter.grad is not None
@@ -333,8 +341,9 @@ def test_non_finite_training_exits_5_with_the_last_good_checkpoint(
 def test_one_bad_step_is_skipped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = TrainStep._accumulate
 
-    def spoiled(self: TrainStep, window: object, state: object, step: int) -> object:
-        objective, nats, after = whole(self, window, state, step)  # type: ignore[arg-type]
+    def spoiled(self: TrainStep, *window: object) -> object:
+        objective, nats, after = whole(self, *window)  # type: ignore[arg-type]
+        step = step_of(window)
         if step == 12:
             next(iter(self.parameters.values())).grad.fill_(float("inf"))  # type: ignore[union-attr]
             after[0]["h"].fill_(float("nan"))  # type: ignore[index]
@@ -353,8 +362,8 @@ def test_a_run_whose_every_step_was_skipped_does_not_end_well(
 ) -> None:
     whole = TrainStep._accumulate
 
-    def spoiled(self: TrainStep, window: object, state: object, step: int) -> object:
-        objective, nats, after = whole(self, window, state, step)  # type: ignore[arg-type]
+    def spoiled(self: TrainStep, *window: object) -> object:
+        objective, nats, after = whole(self, *window)  # type: ignore[arg-type]
         return objective * float("nan"), nats, after
 
     monkeypatch.setattr(TrainStep, "_accumulate", spoiled)
