@@ -64,6 +64,17 @@ def test_a_way_that_fails_is_not_chosen() -> None:
 
     assert Choices().fastest("q", {"broken": fails, "a": Way(0.002), "b": Way(0)}) == "b"
     assert Choices().fastest("q", {"a": Way(0.001), "broken": fails}) == "a"
+    assert Choices().fastest("q", {"broken": fails, "too": fails}) == "broken"
+
+
+def test_the_file_is_read_once_for_a_question(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The question comes with every layer of every step."""
+    choices = Choices(tmp_path / "measured.json")
+    choices.fastest("q", {"a": Way(0), "b": Way(0.002)})
+    monkeypatch.setattr(Choices, "_read", lambda self: pytest.fail("read again"))
+    assert choices.fastest("q", {"a": Way(0), "b": Way(0.002)}) == "a"
 
 
 def test_a_choice_is_remembered_by_this_machine_only(tmp_path: Path) -> None:

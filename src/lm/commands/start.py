@@ -81,9 +81,9 @@ class Start:
         Args:
             text: the training split.
         """
-        size = tokenizer.vocab_size
-        counts = torch.from_numpy(text.token_counts(size))
-        model = self.config.model.build(size, seed=self.config.seed, counts=counts)
+        config, size = self.config.model, tokenizer.vocab_size
+        counts = torch.from_numpy(text.token_counts(size)) if config.needs_counts else None
+        model = config.build(size, seed=self.config.seed, counts=counts)
         if self.weights is not None:
             load_parameters(model, _extended(self.weights.model, model))
         return model

@@ -15,7 +15,7 @@ from lm.models.base import Cell, LayerState, State, Weights
 from lm.models.dropout import DropoutConfig, dropout
 from lm.models.embedding import TiedGradient, embed
 from lm.models.head import SoftmaxHead
-from lm.models.init import InitConfig, initialise
+from lm.models.init import InitConfig, Scheme, initialise
 from lm.models.sampled import SampledConfig, Sampler
 from lm.runtime.compute import Compute, Precision
 from lm.runtime.randomness import Noise, derive_seed
@@ -72,6 +72,11 @@ class ModelConfig:
     def sizes(self) -> list[int]:
         """H of each layer, from below."""
         return self.layer_sizes or [self.hidden_size] * self.num_layers
+
+    @property
+    def needs_counts(self) -> bool:
+        """Whether training depends on how often each token occurs; `build` takes the counts."""
+        return self.sampled.words is not None or self.init.output_bias.kind is Scheme.unigram
 
     def architecture(self) -> dict[str, object]:
         """What weights belong to: the config's class and every field but the transient ones."""

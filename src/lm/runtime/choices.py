@@ -28,9 +28,11 @@ class Choices:
     """
 
     def __init__(self, file: Path | None = None, machine: Mapping[str, str | int] = {}) -> None:
-        """Args:
-        file: remembers choices from run to run; None keeps them to this object.
-        machine: what the answers depend on.
+        """Nothing is measured yet.
+
+        Args:
+            file: remembers choices from run to run; None keeps them to this object.
+            machine: what the answers depend on.
         """
         self.taken: dict[str, str] = {}
         self._file = file
@@ -43,13 +45,16 @@ class Choices:
             candidates: what to time, by name; the first is the one to beat: another must be 5 %
                 faster to be chosen.
         """
-        for known in (self.taken, self._remembered()):
-            if known.get(question) in candidates:
-                self.taken[question] = known[question]
-                return known[question]
-        chosen = next(iter(candidates)) if len(candidates) == 1 else _measure(candidates)
-        log.info("measured: %s is the fastest for %s", chosen, question)
-        self._remember(question, chosen)
+        taken = self.taken.get(question)
+        if (
+            taken is not None and taken in candidates
+        ):  # from the second step on; the file is not read for it
+            return taken
+        chosen = self._remembered().get(question)
+        if chosen is None or chosen not in candidates:
+            chosen = _measure(candidates)
+            log.info("measured: %s is the fastest for %s", chosen, question)
+            self._remember(question, chosen)
         self.taken[question] = chosen
         return chosen
 
@@ -81,7 +86,10 @@ class Choices:
 def _measure(candidates: Mapping[str, Callable[[], object]]) -> str:
     """Interleaved after one warm-up each, compared by their least disturbed times."""
     able = {name: run for name, run in candidates.items() if _runs(name, run)}
-    first, *others = able or candidates
+    # If none runs, the first is to say why when it is used.
+    first, *others = able or list(candidates)[:1]
+    if not others:
+        return first
     seconds: dict[str, list[float]] = {name: [] for name in able}
     begin = time.perf_counter()
     for _ in range(_ROUNDS):
@@ -92,8 +100,8 @@ def _measure(candidates: Mapping[str, Callable[[], object]]) -> str:
         if time.perf_counter() - begin > _SECONDS * len(able):
             break
     least = {name: min(values) for name, values in seconds.items()}
-    best = min(others, key=least.__getitem__, default=first)
-    return best if others and least[best] < 0.95 * least[first] else first
+    best = min(others, key=least.__getitem__)
+    return best if least[best] < 0.95 * least[first] else first
 
 
 def _runs(name: str, run: Callable[[], object]) -> bool:

@@ -76,6 +76,8 @@ class GRUSequence(torch.autograd.Function):
             d_n[t].mul_(dh)
             if d_operand is not d_gates:
                 d_operand[t].copy_(d_gates[t])
+            if t == 0 and not ctx.needs_input_grad[1]:
+                break  # nobody asks for the gradient of the state before the window
             addend = dy_t[t - 1] if t else torch.zeros_like(dy_t[0])
             dh = torch.addcmul(product(d_operand[t], addend).to(dh.dtype), dh, z[t])
         d_weight_hh = weight_gradient(d_operand, outputs[:-1])

@@ -84,6 +84,8 @@ class LSTMSequence(torch.autograd.Function):
             dc.mul_(f[t])
             if d_operand is not d_gates:
                 d_operand[t].copy_(d_gates[t])
+            if t == 0 and not ctx.needs_input_grad[1]:
+                break  # nobody asks for the gradient of the state before the window
             addend = dy_t[t - 1] if t else torch.zeros_like(dy_t[0])
             dh = product(d_operand[t], addend).to(dc.dtype)
         return (

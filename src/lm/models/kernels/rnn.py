@@ -61,6 +61,8 @@ class RNNSequence(torch.autograd.Function):
             d_a[t].mul_(dh)
             if d_operand is not d_a:
                 d_operand[t].copy_(d_a[t])
+            if t == 0 and not ctx.needs_input_grad[1]:
+                break  # nobody asks for the gradient of the state before the window
             addend = dy_t[t - 1] if t else torch.zeros_like(dy_t[0])
             dh = product(d_operand[t], addend)
         return (
