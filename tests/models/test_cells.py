@@ -64,22 +64,23 @@ def test_kernels_equal_the_equations_in_value_and_gradient(name: str, biases: in
     slow, slow_state = cell.reference(x, state, cell.weights())
     wanted = gradients(cell, x, state, slow, slow_state)
     kernels = cell.kernels(cell.weights())
-    assert kernels.keys() == ({"plain"} if name == "sigmoid" else {"torch", "plain"})
+    assert kernels.keys() == {"native", "plain"} | ({"torch"} if name in TORCH else set())
     for kernel in kernels.values():
         fast, fast_state = kernel(x, state, cell.weights())
         assert_equal([fast, *fast_state.values()], [slow, *slow_state.values()])
         assert_equal(gradients(cell, x, state, fast, fast_state), wanted)
 
 
+@pytest.mark.parametrize("kernel", ["native", "plain"])
 @pytest.mark.parametrize("name", CELLS)
-def test_gradcheck_of_our_kernels(name: str) -> None:
+def test_gradcheck_of_our_kernels(name: str, kernel: str) -> None:
     cell, x, state = make(name)
     names = list(cell.weights())
 
     def run(x: Tensor, *rest: Tensor) -> tuple[Tensor, ...]:
         weights = dict(zip(names, rest, strict=False))
         before = dict(zip(state, rest[len(names) :], strict=True))
-        y, after = cell.kernels(weights)["plain"](x, before, weights)
+        y, after = cell.kernels(weights)[kernel](x, before, weights)
         return y, *after.values()
 
     assert torch.autograd.gradcheck(run, (x, *cell.parameters(), *state.values()))

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
 from lm.models.embedding import TiedGradient, embed
-from lm.models.kernels import nll
+from lm.models.kernels import native_softmax, nll
 from lm.models.kernels.nll import linear_loss, linear_nll
 
 N, F, V = 13, 5, 7
@@ -20,9 +20,14 @@ def inputs(dtype: torch.dtype = torch.float64, scale: float = 1.0) -> tuple[Tens
     return x, w, b, torch.randint(V, (N,), generator=draws)
 
 
-@pytest.fixture(params=["rows", "rows and words"])
+@pytest.fixture(params=["rows", "rows and words", "rows, in torch"])
 def chunked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Several chunks of rows, several blocks in each; in low precision also chunks of words."""
+    """Several chunks of rows, several blocks in each; in low precision also chunks of words.
+
+    The point-wise work is done by the compiled kernel, or as if there were no compiler.
+    """
+    if "torch" in request.param:
+        monkeypatch.setattr(native_softmax, "can_run", lambda logits, nll: False)
     monkeypatch.setattr(nll, "LEAST_COLUMN_BYTES", 4 * 8)
     monkeypatch.setattr(nll, "CHUNK_BYTES", 3 * F * 2 if "words" in request.param else V * F * 2)
     monkeypatch.setattr(nll, "BLOCK_ELEMENTS", 2 * V)
@@ -51,6 +56,23 @@ def test_equals_cross_entropy(chunked: str, with_bias: bool, with_share: bool) -
             strict=True,
         ):
             torch.testing.assert_close(a, c, **close)
+
+
+def test_a_target_that_is_no_word_is_an_error(chunked: str) -> None:
+    """And nothing is read or written beyond the logits."""
+    x, w, b, y = inputs()
+    for wrong in (-1, V):
+        with pytest.raises((IndexError, RuntimeError)):
+            linear_loss(x, w, b, torch.full_like(y, wrong))
+
+
+def test_a_nan_reaches_the_loss(chunked: str) -> None:
+    x, w, b, y = inputs(torch.float32)
+    with torch.no_grad():
+        b[3] = float("nan")
+    objective, nll = linear_loss(x, w, b, y)
+    assert objective.isnan()
+    assert nll.isnan().all()
 
 
 def test_gradcheck(chunked: str) -> None:

@@ -169,8 +169,8 @@ def test_a_resumed_run_computes_as_it_began(monkeypatch: pytest.MonkeyPatch) -> 
     [
         (Kernels.reference, {"reference"}),
         (Kernels.torch, {"torch"}),
-        (Kernels.fast, {"packed", "plain"}),
-        (Kernels.auto, {"torch", "packed", "plain"}),
+        (Kernels.fast, {"native", "packed", "plain"}),
+        (Kernels.auto, {"torch", "native", "packed", "plain"}),
     ],
 )
 def test_kernels_are_selectable(

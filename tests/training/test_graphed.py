@@ -25,7 +25,7 @@ from lm.errors import ConfigError
 from lm.models import MODELS
 from lm.models.base import State
 from lm.models.dropout import DropoutConfig
-from lm.models.kernels import nll
+from lm.models.kernels import native, nll
 from lm.models.language_model import InitialState
 from lm.models.rnn import RNN
 from lm.models.sampled import Sampler
@@ -143,6 +143,12 @@ class FakeCapture:
             recording.replay()
 
         return replay
+
+
+@pytest.fixture(autouse=True)
+def _no_compiled_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are the CPU's alone, and what they do is no operation that could be recorded."""
+    monkeypatch.setattr(native, "library", lambda: None)
 
 
 @pytest.fixture

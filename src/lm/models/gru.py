@@ -30,6 +30,7 @@ from lm.models.base import (
 from lm.models.init import chrono_bias
 from lm.models.kernels import triton_cells
 from lm.models.kernels.gru import GRUSequence
+from lm.models.kernels.native_cells import NativeGRU
 from lm.models.kernels.products import Prepare
 from lm.models.kernels.ways import ways_over_a_window
 from lm.models.language_model import ModelConfig
@@ -92,7 +93,7 @@ class GRU(Cell):
 
     def kernels(self, weights: Weights) -> dict[str, Sequence]:
         return ways_over_a_window(
-            weights["weight_hh"], fused=_fused, torch_own=_torch, triton=_triton
+            weights["weight_hh"], fused=_fused, torch_own=_torch, native=_native, triton=_triton
         )
 
     def reset_bias(self, draws: Callable[[str], Generator]) -> None:
@@ -122,14 +123,29 @@ def _fused(
     prepare: Prepare, x: Float[Tensor, "T B I"], state: LayerState, weights: Weights
 ) -> tuple[Float[Tensor, "T B H"], LayerState]:
     matrices = weights["weight_ih"], weights["weight_hh"]
-    bias, inner = weights.get("bias_ih"), None
-    if bias is not None and "bias_hh" in weights:
-        r, z, inner = weights["bias_hh"].chunk(3)
-        bias = bias + torch.cat([r, z, torch.zeros_like(inner)])
     y, h = GRUSequence.apply(  # type: ignore[no-untyped-call]
-        x.to(matrices[0].dtype), state["h"], *matrices, bias, inner, prepare
+        x.to(matrices[0].dtype), state["h"], *matrices, *_biases(weights), prepare
     )
     return y, {"h": h}
+
+
+def _native(
+    x: Float[Tensor, "T B I"], state: LayerState, weights: Weights
+) -> tuple[Float[Tensor, "T B H"], LayerState]:
+    matrices = weights["weight_ih"], weights["weight_hh"]
+    y, h = NativeGRU.apply(  # type: ignore[no-untyped-call]
+        x.to(matrices[0].dtype), state["h"], *matrices, *_biases(weights)
+    )
+    return y, {"h": h}
+
+
+def _biases(weights: Weights) -> tuple[Tensor | None, Tensor | None]:
+    """What is added to all pre-activations [3H], and b'_n [H], which the reset gate multiplies."""
+    bias = weights.get("bias_ih")
+    if bias is None or "bias_hh" not in weights:
+        return bias, None
+    r, z, inner = weights["bias_hh"].chunk(3)
+    return bias + torch.cat([r, z, torch.zeros_like(inner)]), inner
 
 
 def _triton(

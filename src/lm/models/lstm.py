@@ -32,6 +32,7 @@ from lm.models.base import (
 from lm.models.init import chrono_bias
 from lm.models.kernels import triton_cells
 from lm.models.kernels.lstm import LSTMSequence
+from lm.models.kernels.native_cells import NativeLSTM
 from lm.models.kernels.products import Prepare
 from lm.models.kernels.ways import ways_over_a_window
 from lm.models.language_model import ModelConfig
@@ -108,7 +109,7 @@ class LSTM(Cell):
 
     def kernels(self, weights: Weights) -> dict[str, Sequence]:
         return ways_over_a_window(
-            weights["weight_hh"], fused=_fused, torch_own=_torch, triton=_triton
+            weights["weight_hh"], fused=_fused, torch_own=_torch, native=_native, triton=_triton
         )
 
     def reset_bias(self, draws: Callable[[str], Generator]) -> None:
@@ -150,6 +151,16 @@ def _fused(
     matrices = weights["weight_ih"], weights["weight_hh"]
     y, h, c = LSTMSequence.apply(  # type: ignore[no-untyped-call]
         x.to(matrices[0].dtype), state["h"], state["c"], *matrices, total_bias(weights), prepare
+    )
+    return y, {"h": h, "c": c}
+
+
+def _native(
+    x: Float[Tensor, "T B I"], state: LayerState, weights: Weights
+) -> tuple[Float[Tensor, "T B H"], LayerState]:
+    matrices = weights["weight_ih"], weights["weight_hh"]
+    y, h, c = NativeLSTM.apply(  # type: ignore[no-untyped-call]
+        x.to(matrices[0].dtype), state["h"], state["c"], *matrices, total_bias(weights)
     )
     return y, {"h": h, "c": c}
 

@@ -23,6 +23,7 @@ from lm.models.base import (
     total_bias,
 )
 from lm.models.kernels import triton_cells
+from lm.models.kernels.native_cells import NativeRNN
 from lm.models.kernels.products import Prepare
 from lm.models.kernels.rnn import RNNSequence
 from lm.models.kernels.ways import ways_over_a_window
@@ -97,6 +98,7 @@ class RNN(Cell):
             weights["weight_hh"],
             fused=partial(_fused, name),
             torch_own=partial(_torch, name) if in_torch else None,
+            native=partial(_native, name),
             triton=partial(_triton, name),
         )
 
@@ -124,6 +126,16 @@ def _fused(
     matrices = weights["weight_ih"], weights["weight_hh"]
     y, h = RNNSequence.apply(  # type: ignore[no-untyped-call]
         x.to(matrices[0].dtype), state["h"], *matrices, total_bias(weights), nonlinearity, prepare
+    )
+    return y, {"h": h}
+
+
+def _native(
+    nonlinearity: str, x: Float[Tensor, "T B I"], state: LayerState, weights: Weights
+) -> tuple[Float[Tensor, "T B H"], LayerState]:
+    matrices = weights["weight_ih"], weights["weight_hh"]
+    y, h = NativeRNN.apply(  # type: ignore[no-untyped-call]
+        x.to(matrices[0].dtype), state["h"], *matrices, total_bias(weights), nonlinearity
     )
     return y, {"h": h}
 

@@ -1,6 +1,5 @@
 """Device, threads and cache folder: resolved once, said aloud, never changed silently."""
 
-import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,8 @@ from lm import checks
 from lm.errors import ConfigError
 from lm.runtime.choices import Choices
 from lm.runtime.compute import Compute, Kernels, Precision, resolve_precision
+from lm.runtime.files import default_cache
+from lm.runtime.native import keep_in
 
 
 @dataclass(kw_only=True, slots=True)
@@ -30,7 +31,8 @@ class RuntimeConfig:
         deterministic: ask torch for deterministic kernels everywhere.
         anomaly: let autograd name the operation that made a NaN; slow.
         profile: record a trace of the run for Perfetto or chrome://tracing; keep the run short.
-        cache: folder for downloads and token files; None is $LM_CACHE or ~/.cache/lm.
+        cache: folder for downloads, token files and compiled kernels; None is $LM_CACHE or
+            ~/.cache/lm.
     """
 
     group: ClassVar[str] = "runtime"
@@ -61,6 +63,7 @@ class RuntimeConfig:
         if self.deterministic != torch.are_deterministic_algorithms_enabled():
             torch.use_deterministic_algorithms(self.deterministic)  # imports torch's compiler
         torch.autograd.set_detect_anomaly(self.anomaly)
+        keep_in(self.cache_folder())
         choices = Choices(self.cache_folder() / "measured.json", machine(device))
         compute = Compute(device, precision, self.kernels, reason, choices)
         compute.use()
@@ -78,11 +81,7 @@ class RuntimeConfig:
 
     def cache_folder(self) -> Path:
         """The cache folder, not created yet."""
-        chosen = self.cache or os.environ.get("LM_CACHE")
-        if chosen:
-            return Path(chosen).expanduser()
-        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-        return Path(base).expanduser() / "lm"
+        return Path(self.cache).expanduser() if self.cache else default_cache()
 
 
 def available_devices() -> list[str]:

@@ -18,6 +18,14 @@ NO_ACCESS = {
 }
 
 
+def default_cache() -> Path:
+    """The folder of all caches, not created yet: $LM_CACHE, else `lm` in the user's."""
+    chosen = os.environ.get("LM_CACHE")
+    if chosen:
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lm"
+
+
 def sync(path: Path) -> None:
     """fsync a file or, where the system has it, a folder."""
     if path.is_dir() and os.name == "nt":

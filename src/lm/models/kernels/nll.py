@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lm.models.embedding import TiedGradient
+from lm.models.kernels import native_softmax
 
 # Logits of one chunk of rows, and weights in low precision at one time: the largest buffer that
 # glibc reuses.
@@ -174,6 +175,9 @@ def _to_gradient(
     Point-wise work happens in the precision of nll, block by block. The normaliser comes from the
     most probable token, whose probability cannot underflow: log Z = max z − log max p.
     """
+    if native_softmax.can_run(logits, nll):
+        native_softmax.to_gradient(logits, bias, targets, nll, share, d_bias)
+        return
     rows = max(BLOCK_ROWS, BLOCK_ELEMENTS // logits.shape[1])
     for begin in range(0, len(logits), rows):
         some = slice(begin, begin + rows)

@@ -1,0 +1,170 @@
+"""The compiled kernels where sizes are awkward: parts of vectors, several tiles, several threads.
+
+That they equal the equations is tested with all other kernels in `test_cells` and `test_head`.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from lm.models.base import Cell
+from lm.models.gru import GRU
+from lm.models.kernels import native, native_softmax
+from lm.models.lstm import LSTM
+from lm.models.rnn import RNN, Nonlinearity
+
+# Operands, and the greatest relative error against the equations in float64.
+PRECISIONS = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 3e-2}
+# T, B, I, H: fewer and more than a tile of rows; H within one vector, odd, and of many groups.
+SIZES = [(1, 1, 1, 1), (3, 2, 4, 16), (4, 7, 5, 33), (3, 13, 6, 130)]
+CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(1)
+
+
+def test_the_kernels_are_compiled_here() -> None:
+    assert native.library() is not None, "no C compiler: install cc, gcc or clang for the tests"
+
+
+def outcome(
+    cell: Cell, size: tuple[int, int, int, int], operands: torch.dtype, kernel: str
+) -> list[Tensor]:
+    """Outputs, final state and all gradients of a generic scalar, from the same numbers."""
+    steps, streams, inputs, hidden = size
+    draws = torch.Generator().manual_seed(1)
+    real = torch.float64 if operands == torch.float64 else torch.float32
+    exact = kernel == "reference"
+
+    def leaf(*shape: int, scale: float, product: bool) -> Tensor:
+        values = torch.randn(shape, generator=draws, dtype=torch.float64).mul_(scale)
+        if product:
+            values = values.to(operands)
+        return values.to(torch.float64 if exact else operands if product else real)
+
+    weights = {
+        name: leaf(*p.shape, scale=hidden**-0.5, product=p.ndim == 2).requires_grad_()
+        for name, p in cell.named_parameters()
+    }
+    x = leaf(steps, streams, inputs, scale=1.0, product=True).requires_grad_()
+    state = {
+        name: leaf(streams, hidden, scale=0.5, product=False).requires_grad_()
+        for name in cell.state_names
+    }
+    run = cell.reference if exact else cell.kernels(weights)[kernel]
+    y, after = run(x, state, weights)
+    scalar = (y.double() * torch.linspace(-1, 1, y.numel()).view_as(y)).sum()
+    scalar = scalar + sum((t.double() ** 2).sum() for t in after.values())
+    leaves = [x, *state.values(), *weights.values()]
+    return [y, *after.values(), *torch.autograd.grad(scalar, leaves)]
+
+
+@pytest.mark.parametrize("operands", PRECISIONS, ids=str)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("name", CELLS)
+def test_cells_of_any_size(
+    name: str, size: tuple[int, int, int, int], operands: torch.dtype, two_threads: None
+) -> None:
+    cell = CELLS[name](*size[2:])
+    wanted = outcome(cell, size, operands, "reference")
+    for a, b in zip(outcome(cell, size, operands, "native"), wanted, strict=True):
+        error = (a.double() - b).abs().amax() / b.abs().amax().clamp_min(1e-3)
+        assert error < PRECISIONS[operands]
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_threads_do_not_change_a_bit(name: str) -> None:
+    size = (5, 9, 7, 70)
+    cell = CELLS[name](*size[2:])
+    found = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found.append(outcome(cell, size, torch.float32, "native"))
+    torch.set_num_threads(1)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+def test_more_threads_than_groups_of_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = (2, 2, 3, 4)
+    cell = LSTM(*size[2:])
+    torch.set_num_threads(4)
+    many = outcome(cell, size, torch.float32, "native")
+    torch.set_num_threads(1)
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(many, outcome(cell, size, torch.float32, "native"), strict=True)
+    )
+
+
+@pytest.mark.parametrize("nonlinearity", Nonlinearity)
+def test_point_wise_functions(nonlinearity: Nonlinearity) -> None:
+    """To the last bits over the whole range, and what lies beyond it."""
+    ramp = torch.cat([torch.linspace(-100, 100, 20_001), torch.logspace(-12, 0, 500).mul(-1)])
+    special = torch.tensor([0.0, -0.0, 1e-30, 3e38, -3e38, float("inf"), -float("inf")])
+    a = torch.cat([ramp, special])
+    cell = RNN(len(a), len(a), nonlinearity=nonlinearity)
+    weights = {
+        "weight_ih": torch.zeros(len(a), 1),
+        "weight_hh": torch.zeros(len(a), len(a)),
+        "bias_ih": torch.cat([a[:-1], a[-1:]]),
+        "bias_hh": torch.zeros(len(a)),
+    }
+    y, _ = cell.kernels(weights)["native"](
+        torch.zeros(1, 1, 1), {"h": torch.zeros(1, len(a))}, weights
+    )
+    exact = getattr(torch, nonlinearity.value)(a.double())
+    torch.testing.assert_close(y.flatten().double(), exact, rtol=4e-7, atol=1e-37)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_nan_goes_through(name: str) -> None:
+    cell = CELLS[name](3, 20)
+    weights = {k: p.detach().normal_(0, 0.1) for k, p in cell.named_parameters()}
+    x = torch.zeros(2, 2, 3)
+    x[0, 1, 0] = float("nan")
+    state = {k: torch.zeros(2, 20) for k in cell.state_names}
+    y, after = cell.kernels(weights)["native"](x, state, weights)
+    assert y[:, 1].isnan().all()
+    assert all(t[1].isnan().all() and t[0].isfinite().all() for t in after.values())
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS, ids=str)
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (5, 16), (4, 100), (3, 9_001)])
+def test_softmax_loss(rows: int, columns: int, dtype: torch.dtype, two_threads: None) -> None:
+    draws = torch.Generator().manual_seed(rows)
+    real = torch.float64 if dtype == torch.float64 else torch.float32
+    logits = torch.randn(rows, columns, generator=draws).mul_(4).to(dtype)
+    bias = torch.randn(columns, generator=draws).to(real)
+    targets = torch.randint(columns, (rows,), generator=draws)
+    share = torch.rand(rows, generator=draws).to(real)
+    z = (logits.double() + bias.double()).requires_grad_()
+    wanted = -z.log_softmax(1).gather(1, targets[:, None]).squeeze(1)
+    (wanted * share.double()).sum().backward()
+    assert z.grad is not None
+
+    untouched, nll = logits.clone(), torch.empty(rows, dtype=real)
+    native_softmax.to_gradient(untouched, bias, targets, nll, None, None)
+    torch.testing.assert_close(nll.double(), wanted, rtol=1e-6, atol=1e-6)
+    assert torch.equal(untouched, logits)
+
+    d_bias = torch.ones(columns, dtype=real)
+    native_softmax.to_gradient(logits, bias, targets, nll, share, d_bias)
+    rounding = 4e-3 if dtype == torch.bfloat16 else 4e-6
+    torch.testing.assert_close(logits.double(), z.grad, rtol=rounding, atol=1e-7)
+    torch.testing.assert_close(d_bias.double(), 1 + z.grad.sum(0), rtol=1e-6, atol=1e-6)
+
+
+def test_softmax_loss_of_far_logits() -> None:
+    """No overflow, and an improbable target keeps its nats."""
+    logits = torch.tensor([[300.0, -300.0, 299.0]])
+    nll = torch.empty(1)
+    native_softmax.to_gradient(logits.clone(), None, torch.tensor([1]), nll, None, None)
+    exact = -logits.double().log_softmax(1)[0, 1]
+    assert abs(nll.item() - exact.item()) < 1e-4
