@@ -9,54 +9,18 @@ six the rest is extrapolated, and the document says so.
 
 import argparse
 import datetime
-import json
-import subprocess
-import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from benchmarks.hardware import machine
+from benchmarks.runs import Run, train
 
 # What ptb_small ends with on the validation split after six epochs (pytorch/examples, its seed).
 GOAL = 119.3
 TEXTBOOK_EPOCHS = 6
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished run: validations as (step, perplexity), seconds by step, and the test result."""
-
-    validations: list[tuple[int, float]]
-    seconds: dict[int, float]
-    steps: int
-    test: float | None
-
-    def seconds_to(self, perplexity: float) -> float | None:
-        """Training seconds until a validation is at or below `perplexity`; None if never."""
-        for step, value in self.validations:
-            if value <= perplexity:
-                return self.seconds[step]
-        return None
-
-
-def train(overrides: list[str], name: str, runs: Path) -> Run:
-    """Train in a process of its own."""
-    command = [
-        sys.executable, "-m", "lm", "train", *overrides, f"runs={runs}", f"name={name}",
-        "trainer.sample_tokens=0", "trainer.log_every=1",
-    ]  # fmt: skip
-    subprocess.run(command, check=True, stderr=subprocess.DEVNULL)
-    directory = max((runs / name).iterdir(), key=lambda path: path.stat().st_mtime)
-    text = (directory / "metrics.jsonl").read_text(encoding="utf-8")
-    rows = [json.loads(line) for line in text.splitlines()]
-    return Run(
-        validations=[(r["step"], r["valid/perplexity"]) for r in rows if "valid/perplexity" in r],
-        seconds={r["step"]: r["perf/seconds"] for r in rows if "perf/seconds" in r},
-        steps=max(r["step"] for r in rows),
-        test=next((r["test/perplexity"] for r in rows if "test/perplexity" in r), None),
-    )
+# Seconds are written when something is logged.
+LOG = "trainer.log_every=1"
 
 
 def document(textbook: Run, fast: list[Run], epochs: int) -> str:
@@ -112,13 +76,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         runs = Path(folder)
         fast = [
-            train(["experiment=ptb_fast", data, f"seed={seed}"], f"fast{seed}", runs)
+            train(["experiment=ptb_fast", data, f"seed={seed}", LOG], f"fast{seed}", runs)
             for seed in range(1, arguments.seeds + 1)
         ]
         textbook = train(
             [
                 "experiment=ptb_small", data, "runtime.kernels=torch", "runtime.precision=fp32",
-                f"trainer.max_epochs={arguments.epochs}", "trainer.test=false",
+                f"trainer.max_epochs={arguments.epochs}", "trainer.test=false", LOG,
             ],
             "textbook",
             runs,
