@@ -29,6 +29,7 @@ def chunked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     if "torch" in request.param:
         monkeypatch.setattr(native_softmax, "can_run", lambda logits, nll: False)
     monkeypatch.setattr(nll, "LEAST_COLUMN_BYTES", 4 * 8)
+    monkeypatch.setattr(nll, "PART_BYTES", 3 * F * 2)
     monkeypatch.setattr(nll, "CHUNK_BYTES", 3 * F * 2 if "words" in request.param else V * F * 2)
     monkeypatch.setattr(nll, "BLOCK_ELEMENTS", 2 * V)
     monkeypatch.setattr(nll, "BLOCK_ROWS", 2)

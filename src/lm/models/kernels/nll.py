@@ -17,9 +17,10 @@ from torch.autograd.function import once_differentiable
 from lm.models.embedding import TiedGradient
 from lm.models.kernels import native_softmax
 
-# Logits of one chunk of rows, and weights in low precision at one time: the largest buffer that
-# glibc reuses.
+# Logits of one chunk of rows: the largest buffer that glibc reuses. A weight in low precision is
+# held whole up to this size, and beyond it in parts.
 CHUNK_BYTES = 32 << 20
+PART_BYTES = 8 << 20
 # But at least this much of each word's column: with fewer rows (176 in float32) the gradient of a
 # large vocabulary is read and written too often for what is multiplied in between.
 LEAST_COLUMN_BYTES = 704
@@ -140,9 +141,9 @@ class _Operands:
     """
 
     def __init__(self, weight: Tensor, dtype: torch.dtype) -> None:
-        size = len(weight)
-        if dtype != weight.dtype:
-            size = max(1, CHUNK_BYTES // (weight.shape[1] * dtype.itemsize))
+        size, row_bytes = len(weight), weight.shape[1] * dtype.itemsize
+        if dtype != weight.dtype and size * row_bytes > CHUNK_BYTES:
+            size = max(1, PART_BYTES // row_bytes)
         self._parts = [slice(k, min(k + size, len(weight))) for k in range(0, len(weight), size)]
         self._weight, self._dtype = weight, dtype
         self._whole = weight.to(dtype) if len(self._parts) == 1 else None
