@@ -30,7 +30,7 @@ def two_threads() -> Iterator[None]:
 
 
 def test_the_kernels_are_compiled_here() -> None:
-    assert native.library() is not None, "no C compiler: install cc, gcc or clang for the tests"
+    assert native.library() is not None, "no C compiler: the tests need cc or gcc"
 
 
 def outcome(

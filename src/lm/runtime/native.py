@@ -28,7 +28,7 @@ _FLAGS = (
     "-O3", "-march=native", "-fopenmp", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math",
     "-shared", "-fPIC",
 )  # fmt: skip
-_COMPILERS = ("cc", "gcc", "clang")
+_COMPILERS = ("cc", "gcc")
 _SECONDS = 300
 
 _kept_in: Path | None = None
@@ -69,7 +69,7 @@ def compiled(main: Path, cache: Path | None = None) -> Library | None:
     """
     compiler = _compiler()
     if compiler is None:
-        log.info("no C compiler found (%s): slower kernels are used", ", ".join(_COMPILERS))
+        log.info("no C compiler (%s on Linux): slower kernels are used", " or ".join(_COMPILERS))
         return None
     try:
         folder = (cache or _kept_in or default_cache()) / "native"
@@ -99,7 +99,7 @@ def _only_ours(folder: Path) -> None:
 
 
 def _compiler() -> str | None:
-    if platform.system() == "Windows":
+    if platform.system() != "Linux":  # elsewhere the usual compilers lack OpenMP
         return None
     candidates = [os.environ.get("CC", ""), *_COMPILERS]
     return next(filter(None, map(shutil.which, candidates)), None)
