@@ -168,3 +168,21 @@ def test_softmax_loss_of_far_logits() -> None:
     native_softmax.to_gradient(logits.clone(), None, torch.tensor([1]), nll, None, None)
     exact = -logits.double().log_softmax(1)[0, 1]
     assert abs(nll.item() - exact.item()) < 1e-4
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_what_c_reads_is_brought_into_shape(name: str) -> None:
+    """Expanded, transposed and half-precision tensors are what their values are."""
+    cell = CELLS[name](3, 5, num_biases=1)
+    weights = {k: p.detach().normal_(0, 0.3).bfloat16() for k, p in cell.named_parameters()}
+    odd = {k: w.T.contiguous().T if w.ndim == 2 else w for k, w in weights.items()}
+    even = {k: w if w.ndim == 2 else w.float() for k, w in weights.items()}
+    x, row = torch.randn(4, 2, 3).bfloat16(), torch.randn(5).bfloat16()
+    run = cell.kernels(weights)["native"]
+    strange = run(x.transpose(0, 1).contiguous().transpose(0, 1), {
+        k: row.expand(2, 5) for k in cell.state_names
+    }, odd)  # fmt: skip
+    usual = run(x, {k: row.float().repeat(2, 1) for k in cell.state_names}, even)
+    assert torch.equal(strange[0], usual[0])
+    for key in cell.state_names:
+        assert torch.equal(strange[1][key].float(), usual[1][key])

@@ -13,30 +13,48 @@ _NONLINEARITIES = ("tanh", "relu", "sigmoid")  # as in kernels.c
 
 
 class _Window:
-    """The sizes of one window, its buffers, and calls of C functions on them."""
+    """The sizes of one window, its buffers, and calls of C functions on them.
 
-    def __init__(self, x: Tensor, h: Tensor) -> None:
+    Attributes:
+        operands: dtype of the operands of products; the one of x decides.
+        real: dtype of all else.
+    """
+
+    def __init__(self, x: Tensor, size: int) -> None:
         self.operands = x.dtype
+        self.real = torch.float64 if x.dtype == torch.float64 else torch.float32
         self.steps, self.streams, _ = x.shape
-        self.size = h.shape[1]
-        self.lanes = native.lanes(h.dtype)
-        self.groups = -(-self.size // self.lanes)
-        self.numbers = (self.steps, self.streams, self.size, torch.get_num_threads())
+        self.size = size
+        self.lanes = native.lanes(self.real)
+        self.groups = -(-size // self.lanes)
+        self.numbers = (self.steps, self.streams, size, torch.get_num_threads())
 
-    def blocks(self, like: Tensor, *before: int, each: int = 1) -> Tensor:
+    def reals(self, *shape: int) -> Tensor:
+        return torch.empty(shape, dtype=self.real)
+
+    def sequence(self, steps: int, width: int) -> Tensor:
+        """A buffer of operands [steps, B, width]."""
+        return torch.empty(steps, self.streams, width, dtype=self.operands)
+
+    def blocks(self, *before: int, each: int = 1) -> Tensor:
         """A buffer [*before, B, groups, each · LANES]."""
-        return like.new_empty(*before, self.streams, self.groups, each * self.lanes)
+        return self.reals(*before, self.streams, self.groups, each * self.lanes)
 
-    def packed(self, like: Tensor, columns: int, inner: int) -> Tensor:
+    def packed(self, columns: int, inner: int) -> Tensor:
         """A buffer for a matrix of `columns` column groups of `inner` elements."""
-        return like.new_empty(columns * self.groups, inner + inner % 2, self.lanes)
+        shape = columns * self.groups, inner + inner % 2, self.lanes
+        return torch.empty(shape, dtype=self.operands)
+
+    def plain(self, *tensors: Tensor | None) -> list[Tensor | None]:
+        """As C reads them: real and contiguous."""
+        return [None if t is None else t.to(self.real).contiguous() for t in tensors]
 
     def call(self, name: str, *tensors: Tensor | None, more: tuple[int, ...] = ()) -> None:
         native.call(name, self.operands, (*self.numbers, *more), tensors)
 
-
-def _contiguous(*tensors: Tensor | None) -> list[Tensor | None]:
-    return [None if tensor is None else tensor.contiguous() for tensor in tensors]
+    def matrix(self, weight: Tensor) -> Tensor:
+        """The recurrent matrix as C reads it."""
+        return weight.to(self.operands).contiguous()
 
 
 class NativeLSTM(torch.autograd.Function):
@@ -52,16 +70,16 @@ class NativeLSTM(torch.autograd.Function):
         weight_hh: Tensor,
         bias: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        window = _Window(x, h)
-        outputs = x.new_empty(window.steps + 1, *h.shape)
+        window = _Window(x, h.shape[1])
+        outputs = window.sequence(window.steps + 1, window.size)
         outputs[0] = h
-        gates, cells = window.blocks(h, window.steps, each=4), window.blocks(h, window.steps + 1)
-        last_h, last_c = torch.empty_like(h), torch.empty_like(c)
+        gates, cells = window.blocks(window.steps, each=4), window.blocks(window.steps + 1)
+        last_h, last_c = window.reals(*h.shape), window.reals(*h.shape)
         window.call(
             "lstm_forward",
-            *_contiguous(weight_hh, window.packed(x, 4, window.size)),
+            window.matrix(weight_hh), window.packed(4, window.size),
             x.flatten(0, 1) @ weight_ih.T,
-            *_contiguous(bias, c),
+            *window.plain(bias, c),
             outputs, gates, cells, last_h, last_c,
         )  # fmt: skip
         ctx.save_for_backward(x, weight_ih, weight_hh, gates, cells, outputs)
@@ -76,15 +94,15 @@ class NativeLSTM(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         x, weight_ih, weight_hh, gates, cells, outputs = ctx.saved_tensors
         window: _Window = ctx.window
-        d_gates = x.new_empty(window.steps, window.streams, 4 * window.size)
-        d_bias = gates.new_empty(4 * window.size)
-        dc = gates.new_empty(window.streams, window.size)
+        d_gates = window.sequence(window.steps, 4 * window.size)
+        d_bias = window.reals(4 * window.size)
+        dc = window.reals(window.streams, window.size)
         dh = torch.empty_like(dc) if ctx.needs_input_grad[1] else None
         window.call(
             "lstm_backward",
-            *_contiguous(weight_hh, window.packed(x, 1, 4 * window.size)),
-            gates, cells, zeros_or(dy, outputs[1:]), *_contiguous(dh_last),
-            window.blocks(gates), *_contiguous(dc_last), d_gates, d_bias, dh, dc,
+            window.matrix(weight_hh), window.packed(1, 4 * window.size),
+            gates, cells, zeros_or(dy, outputs[1:]), *window.plain(dh_last),
+            window.blocks(), *window.plain(dc_last), d_gates, d_bias, dh, dc,
         )  # fmt: skip
         return (
             input_gradient(ctx, d_gates, weight_ih),
@@ -112,16 +130,16 @@ class NativeGRU(torch.autograd.Function):
         bias: Tensor | None,
         bias_n: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        window = _Window(x, h)
-        outputs = x.new_empty(window.steps + 1, *h.shape)
+        window = _Window(x, h.shape[1])
+        outputs = window.sequence(window.steps + 1, window.size)
         outputs[0] = h
-        gates, states = window.blocks(h, window.steps, each=4), window.blocks(h, window.steps + 1)
-        last = torch.empty_like(h)
+        gates, states = window.blocks(window.steps, each=4), window.blocks(window.steps + 1)
+        last = window.reals(*h.shape)
         window.call(
             "gru_forward",
-            *_contiguous(weight_hh, window.packed(x, 3, window.size)),
+            window.matrix(weight_hh), window.packed(3, window.size),
             x.flatten(0, 1) @ weight_ih.T,
-            *_contiguous(bias, bias_n, h),
+            *window.plain(bias, bias_n, h),
             outputs, gates, states, last,
         )  # fmt: skip
         ctx.save_for_backward(x, weight_ih, weight_hh, gates, states, outputs)
@@ -135,15 +153,17 @@ class NativeGRU(torch.autograd.Function):
         x, weight_ih, weight_hh, gates, states, outputs = ctx.saved_tensors
         window: _Window = ctx.window
         size = window.size
-        d_gates = x.new_empty(window.steps, window.streams, 3 * size)
-        d_candidate = x.new_empty(window.steps, window.streams, size)
-        d_bias = gates.new_empty(4 * size)
-        dh = gates.new_empty(window.streams, size) if ctx.needs_input_grad[1] else None
+        d_gates, d_candidate = (
+            window.sequence(window.steps, 3 * size),
+            torch.empty_like(outputs[1:]),
+        )
+        d_bias = window.reals(4 * size)
+        dh = window.reals(window.streams, size) if ctx.needs_input_grad[1] else None
         window.call(
             "gru_backward",
-            *_contiguous(weight_hh, window.packed(x, 1, 3 * size)),
-            gates, states, zeros_or(dy, outputs[1:]), *_contiguous(dh_last),
-            window.blocks(gates), d_gates, d_candidate, d_bias, dh,
+            window.matrix(weight_hh), window.packed(1, 3 * size),
+            gates, states, zeros_or(dy, outputs[1:]), *window.plain(dh_last),
+            window.blocks(), d_gates, d_candidate, d_bias, dh,
         )  # fmt: skip
         d_weight_hh = weight_gradient(d_gates, outputs[:-1])
         # For the input the reset gate is not in the way of the candidate.
@@ -171,15 +191,15 @@ class NativeRNN(torch.autograd.Function):
         bias: Tensor | None,
         nonlinearity: str,
     ) -> tuple[Tensor, Tensor]:
-        window = _Window(x, h)
-        outputs = x.new_empty(window.steps + 1, *h.shape)
+        window = _Window(x, h.shape[1])
+        outputs = window.sequence(window.steps + 1, window.size)
         outputs[0] = h
-        states, last = window.blocks(h, window.steps), torch.empty_like(h)
+        states, last = window.blocks(window.steps), window.reals(*h.shape)
         which = (_NONLINEARITIES.index(nonlinearity),)
         window.call(
             "rnn_forward",
-            *_contiguous(weight_hh, window.packed(x, 1, window.size)),
-            x.flatten(0, 1) @ weight_ih.T, *_contiguous(bias), outputs, states, last,
+            window.matrix(weight_hh), window.packed(1, window.size),
+            x.flatten(0, 1) @ weight_ih.T, *window.plain(bias), outputs, states, last,
             more=which,
         )  # fmt: skip
         ctx.save_for_backward(x, weight_ih, weight_hh, states, outputs)
@@ -192,13 +212,13 @@ class NativeRNN(torch.autograd.Function):
     def backward(ctx: Any, dy: Tensor | None, dh_last: Tensor | None) -> tuple[Tensor | None, ...]:
         x, weight_ih, weight_hh, states, outputs = ctx.saved_tensors
         window: _Window = ctx.window
-        d_a = x.new_empty(window.steps, window.streams, window.size)
-        d_bias = states.new_empty(window.size)
-        dh = states.new_empty(window.streams, window.size) if ctx.needs_input_grad[1] else None
+        d_a = window.sequence(window.steps, window.size)
+        d_bias = window.reals(window.size)
+        dh = window.reals(window.streams, window.size) if ctx.needs_input_grad[1] else None
         window.call(
             "rnn_backward",
-            *_contiguous(weight_hh, window.packed(x, 1, window.size)),
-            states, zeros_or(dy, outputs[1:]), *_contiguous(dh_last), d_a, d_bias, dh,
+            window.matrix(weight_hh), window.packed(1, window.size),
+            states, zeros_or(dy, outputs[1:]), *window.plain(dh_last), d_a, d_bias, dh,
             more=ctx.which,
         )  # fmt: skip
         return (
