@@ -153,10 +153,8 @@ class NativeGRU(torch.autograd.Function):
         x, weight_ih, weight_hh, gates, states, outputs = ctx.saved_tensors
         window: _Window = ctx.window
         size = window.size
-        d_gates, d_candidate = (
-            window.sequence(window.steps, 3 * size),
-            torch.empty_like(outputs[1:]),
-        )
+        d_gates = window.sequence(window.steps, 3 * size)
+        d_candidate = window.sequence(window.steps, size)
         d_bias = window.reals(4 * size)
         dh = window.reals(window.streams, size) if ctx.needs_input_grad[1] else None
         window.call(

@@ -173,8 +173,9 @@ def _to_gradient(
 ) -> None:
     """Fill nll; with a share, turn logits in place into ∂objective/∂logits and add up d_bias.
 
-    Point-wise work happens in the precision of nll, block by block. The normaliser comes from the
-    most probable token, whose probability cannot underflow: log Z = max z − log max p.
+    By the compiled kernel where there is one. Else point-wise work happens in the precision of nll,
+    block by block, and the normaliser comes from the most probable token, whose probability cannot
+    underflow: log Z = max z − log max p.
     """
     if native_softmax.can_run(logits, nll):
         native_softmax.to_gradient(logits, bias, targets, nll, share, d_bias)

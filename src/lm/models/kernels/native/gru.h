@@ -128,12 +128,7 @@ void NAME(gru_backward)(const NAME(gru_backward_args) *s) {
                             store_operand(s->d_candidate + t * B * H + row, d_c, n);
                         }
                 }
-                for (long v = 0; v < width && t >= 0; v++)
-                    for (long gate = 0; gate < 4; gate++) {
-                        const long h = (u + v) * LANES, n = at_most(H - h, LANES);
-                        REAL *to = s->d_bias + gate * H + h;
-                        store(to, load(to, n) + sum[v][gate], n);
-                    }
+                if (t >= 0) add_to_bias(s->d_bias, H, u, width, sum);
             }
             wait_for_all(&barrier);
         }

@@ -79,15 +79,6 @@ INLINE void wait_for_all(barrier_t *b) {
     }
 }
 
-/* Whether bf16 products use the instruction for them. */
-long native_bf16(void) {
-#ifdef NATIVE_BF16
-    return 1;
-#else
-    return 0;
-#endif
-}
-
 long vector_bytes(void) { return VECTOR_BYTES; }
 
 #define VARIANT f64

@@ -133,12 +133,7 @@ void NAME(lstm_backward)(const NAME(lstm_backward_args) *s) {
                             }
                         }
                 }
-                for (long v = 0; v < width && t >= 0; v++)
-                    for (long gate = 0; gate < 4; gate++) {
-                        const long h = (u + v) * LANES, n = at_most(H - h, LANES);
-                        REAL *to = s->d_bias + gate * H + h;
-                        store(to, load(to, n) + sum[v][gate], n);
-                    }
+                if (t >= 0) add_to_bias(s->d_bias, H, u, width, sum);
             }
             wait_for_all(&barrier);
         }

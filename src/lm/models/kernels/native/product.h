@@ -120,3 +120,14 @@ static __attribute__((noinline)) void NAME(multiply)(
     }
 }
 #define multiply NAME(multiply)
+
+/* Add a step's sums over the streams to the bias gradient [4, size], for `width` groups from u on. */
+INLINE void NAME(add_to_bias)(REAL *d_bias, long size, long u, long width, vec sum[4][4]) {
+    for (long v = 0; v < width; v++)
+        for (long gate = 0; gate < 4; gate++) {
+            const long h = (u + v) * LANES, n = at_most(size - h, LANES);
+            REAL *to = d_bias + gate * size + h;
+            store(to, load(to, n) + sum[v][gate], n);
+        }
+}
+#define add_to_bias NAME(add_to_bias)

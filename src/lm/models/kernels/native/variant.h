@@ -28,6 +28,7 @@
 #undef TILE
 #undef TILES
 #undef multiply
+#undef add_to_bias
 #undef VARIANT
 #undef REAL
 #undef OPERAND
