@@ -11,6 +11,7 @@ from lm.data.corpus import Unit
 from lm.errors import CheckpointError
 from lm.models import MODELS
 from lm.optim import OPTIMIZERS, SCHEDULES
+from lm.runtime.choices import Choices
 from lm.runtime.compute import Kernels, Precision
 from lm.runtime.randomness import Noise
 from lm.training import step as step_module
@@ -45,6 +46,24 @@ def test_every_precision_and_kernel_resumes_exactly(
 ) -> None:
     recipe = Recipe(tmp_path, cell=cell, kernels=kernels, precision=precision, steps=8)
     assert interrupted(recipe, [4]) == recipe.run("straight")
+
+
+@pytest.mark.parametrize("precision", [Precision.fp32, Precision.bf16])
+@pytest.mark.parametrize("cell", MODELS)
+def test_compiled_kernels_resume_exactly(
+    tmp_path: Path, cell: str, precision: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is fastest here."""
+    asked = []
+
+    def native_where_it_runs(self: Choices, question: str, candidates: dict[str, object]) -> str:
+        asked.append("native" in candidates)
+        return "native" if "native" in candidates else next(iter(candidates))
+
+    monkeypatch.setattr(Choices, "fastest", native_where_it_runs)
+    recipe = Recipe(tmp_path, cell=cell, kernels=Kernels.fast, precision=precision, steps=8)
+    assert interrupted(recipe, [4]) == recipe.run("straight")
+    assert any(asked)
 
 
 def test_a_stop_after_any_step_changes_nothing(tmp_path: Path) -> None:
