@@ -1,13 +1,17 @@
 """The chunked loss equals cross-entropy in value and gradient, whatever the chunks."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, linear
 
 from lm.models.embedding import TiedGradient, embed
-from lm.models.kernels import native_softmax, nll
+from lm.models.head import SoftmaxHead
+from lm.models.kernels import native_loss, native_softmax, nll
 from lm.models.kernels.nll import linear_loss, linear_nll
+from lm.runtime.compute import Compute, Kernels
 
 N, F, V = 13, 5, 7
 
@@ -20,12 +24,15 @@ def inputs(dtype: torch.dtype = torch.float64, scale: float = 1.0) -> tuple[Tens
     return x, w, b, torch.randint(V, (N,), generator=draws)
 
 
-@pytest.fixture(params=["rows", "rows and words", "rows, in torch"])
+@pytest.fixture(params=["rows in C", "rows", "rows and words", "rows, in torch"])
 def chunked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Several chunks of rows, several blocks in each; in low precision also chunks of words.
 
-    The point-wise work is done by the compiled kernel, or as if there were no compiler.
+    Products and all else happen in C, or the point-wise work only, or nothing, as without a
+    compiler.
     """
+    if request.param != "rows in C":
+        monkeypatch.setattr(native_loss, "can_run", lambda weight, dtype: False)
     if "torch" in request.param:
         monkeypatch.setattr(native_softmax, "can_run", lambda logits, nll: False)
     monkeypatch.setattr(nll, "LEAST_COLUMN_BYTES", 4 * 8)
@@ -156,3 +163,22 @@ def test_tied_gradient_is_the_sum_of_both_uses(chunked: str) -> None:
         strict=True,
     ):
         torch.testing.assert_close(a, c, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("kernels", Kernels)
+def test_the_way_is_measured_once_unless_it_is_torch_s(kernels: Kernels) -> None:
+    head = SoftmaxHead(F, V, tied=None, bias=True)
+    for parameter in head.parameters():
+        parameter.data.fill_(0.1)
+    head.compute = Compute(kernels=kernels)
+    objectives = [head.loss(torch.ones(N, F), torch.arange(N) % V)[0] for _ in range(2)]
+    taken = head.compute.choices.taken
+    if kernels in (Kernels.torch, Kernels.reference):
+        assert taken == {}
+    else:
+        (question,) = taken
+        assert taken[question] in ("native", "torch")
+        taken[question] = "torch"
+        assert head._way(torch.ones(N, F), torch.arange(N) % V, torch.float32) is nll.through_logits
+    for objective in objectives:
+        assert objective.item() == pytest.approx(math.log(V), rel=1e-6)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lm.models.base import Cell
 from lm.models.gru import GRU
-from lm.models.kernels import native, native_softmax
+from lm.models.kernels import native, native_loss, native_softmax
+from lm.models.kernels.native_gemm import multiply
 from lm.models.lstm import LSTM
 from lm.models.rnn import RNN, Nonlinearity
 
@@ -186,3 +187,104 @@ def test_what_c_reads_is_brought_into_shape(name: str) -> None:
     assert torch.equal(strange[0], usual[0])
     for key in cell.state_names:
         assert torch.equal(strange[1][key].float(), usual[1][key])
+
+
+# M, N, K: one element, parts of tiles and vectors, several blocks of rows and of K.
+PRODUCTS = [(1, 1, 1), (5, 16, 3), (7, 33, 65), (70, 90, 131), (40, 130, 3_000), (1_000, 100, 701)]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("dtype", PRECISIONS, ids=str)
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("size", PRODUCTS, ids=str)
+def test_products(
+    size: tuple[int, int, int], transposed: bool, dtype: torch.dtype, threads: int
+) -> None:
+    """Into a part of a wider matrix, whose other columns stay."""
+    rows, columns, inner = size
+    draws = torch.Generator().manual_seed(rows)
+    real = torch.float64 if dtype == torch.float64 else torch.float32
+    a = torch.randn(inner, rows, generator=draws).to(dtype)
+    a = a if transposed else a.T.contiguous()
+    b = torch.randn(inner, columns + 2, generator=draws).to(real)[:, 1:-1]
+    factors = torch.randn(inner, generator=draws).to(real)
+    left = (a.T if transposed else a).double()
+    product, sums = left @ b.to(dtype).double(), left @ factors.double()
+    tolerance = 1e-12 if dtype == torch.float64 else 2e-5
+    close = {"rtol": tolerance, "atol": tolerance * inner**0.5}
+    torch.set_num_threads(threads)
+    for add in (False, True):
+        whole, found = torch.ones(rows, columns + 3, dtype=real), torch.ones(rows, dtype=real)
+        more = {"factors": factors, "sums": found} if transposed else {}
+        multiply(a, b, whole[:, :columns], transposed=transposed, add=add, **more)
+        torch.testing.assert_close(whole[:, :columns].double(), product + add, **close)
+        assert (whole[:, columns:] == 1).all()
+        if transposed:
+            torch.testing.assert_close(found.double(), sums + add, **close)
+    torch.set_num_threads(1)
+
+
+def loss_of(
+    dtype: torch.dtype, rows: int, words: int, features: int, scale: float = 1.0
+) -> tuple[list[Tensor], list[Tensor]]:
+    """nll and gradients by the compiled kernels, and in float64 on the rounded operands."""
+    draws = torch.Generator().manual_seed(words)
+    real = torch.float64 if dtype == torch.float64 else torch.float32
+    x = torch.randn(rows, features, generator=draws).to(dtype)
+    weight = torch.randn(words, features, generator=draws).mul_(scale * features**-0.5).to(real)
+    bias, share = torch.randn(words, generator=draws).to(real), torch.rand(rows, generator=draws)
+    share = share.to(real)
+    exact = [t.double().requires_grad_() for t in (x, weight.to(dtype), bias)]
+    logits = exact[0] @ exact[1].T + exact[2]
+    # Likely words: their share / Z and share nearly cancel.
+    targets = logits.argmax(1) if scale > 1 else torch.randint(words, (rows,), generator=draws)
+    wanted = -logits.log_softmax(1).gather(1, targets[:, None]).squeeze(1)
+    gradients = torch.autograd.grad((wanted * share.double()).sum(), exact)
+    chunks = [slice(k, min(k + 30, rows)) for k in range(0, rows, 30)]
+    found = native_loss.loss_and_gradients(x, weight, bias, targets, share, chunks)
+    assert found is not None
+    return [t for t in found if t is not None], [wanted.detach(), *gradients]
+
+
+LOSSES = [(1, 2, 1), (5, 16, 7), (40, 100, 33), (70, 1_000, 200), (13, 9_001, 65)]
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS, ids=str)
+@pytest.mark.parametrize("size", LOSSES, ids=str)
+def test_loss_with_its_products(
+    size: tuple[int, int, int], dtype: torch.dtype, two_threads: None
+) -> None:
+    found, wanted = loss_of(dtype, *size)
+    close = {torch.float64: 1e-11, torch.float32: 2e-5, torch.bfloat16: 1e-2}[dtype]
+    exact = 1e-11 if dtype == torch.float64 else 2e-5  # logits are never rounded
+    torch.testing.assert_close(found[0].double(), wanted[0], rtol=exact, atol=exact)
+    for a, b in zip(found[1:], wanted[1:], strict=True):
+        torch.testing.assert_close(a.double(), b, rtol=close, atol=close * float(b.abs().max()))
+
+
+def test_gradient_of_what_is_nearly_certain() -> None:
+    """p − 1 is small there; rounding the features must not leave more than it."""
+    found, wanted = loss_of(torch.bfloat16, 20, 50, 64, scale=40.0)
+    assert float(wanted[0].median()) < 1e-3
+    for a, b in zip(found[1:3], wanted[1:3], strict=True):
+        assert float((a.double() - b).norm() / b.norm()) < 1e-2
+
+
+def test_threads_do_not_change_a_bit_of_the_loss() -> None:
+    found = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        found.append(loss_of(torch.float32, 40, 3_000, 70)[0])
+    torch.set_num_threads(1)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
+def test_a_word_beyond_the_range_is_left_to_others() -> None:
+    """exp(z − z_own) would overflow; `lm.models.kernels.nll` then takes its other way."""
+    weight, share = torch.tensor([[100.0], [0.0]]), torch.ones(1)
+    for target, in_range in ((0, True), (1, False)):
+        found = native_loss.loss_and_gradients(
+            torch.ones(1, 1), weight, None, torch.tensor([target]), share, [slice(0, 1)]
+        )
+        assert (found is not None) == in_range

@@ -1,12 +1,15 @@
 """From features to a distribution over the vocabulary, and the loss."""
 
+from functools import partial
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from lm.models.embedding import TiedGradient
-from lm.models.kernels.nll import linear_loss, linear_nll
+from lm.models.kernels.nll import Way, linear_loss, linear_nll, ways
 from lm.models.kernels.sampled import Sample, sampled_loss
+from lm.runtime.compute import Compute, Kernels
 
 
 class SoftmaxHead(nn.Module):
@@ -14,12 +17,16 @@ class SoftmaxHead(nn.Module):
 
     Args:
         tied: the embedding's weight [V, E] to share (Press & Wolf 2017), or None.
+
+    Attributes:
+        compute: where, and by which kernels.
     """
 
     def __init__(
         self, feature_size: int, vocab_size: int, *, tied: Tensor | None, bias: bool
     ) -> None:
         super().__init__()
+        self.compute = Compute()
         self.tied = tied is not None
         self.weight = tied if tied is not None else nn.Parameter(
             torch.empty(vocab_size, feature_size)
@@ -56,8 +63,21 @@ class SoftmaxHead(nn.Module):
         """
         x, own = self._project(features, dtype), (self.weight, self.bias, targets)
         if sample is None:
-            return linear_loss(x, *own, dtype=dtype, tied=tied)
+            way = self._way(x.detach(), targets, dtype or self.weight.dtype)
+            return linear_loss(x, *own, dtype=dtype, tied=tied, way=way)
         return sampled_loss(x, *own, sample, dtype=dtype, tied=tied, sparse=sparse)
+
+    @torch.no_grad()
+    def _way(self, x: Tensor, targets: Tensor, dtype: torch.dtype) -> Way:
+        """The fastest way to loss and gradient, unless `compute.kernels` asks for torch's."""
+        found = ways(self.weight, dtype)
+        if len(found) == 1 or self.compute.kernels in (Kernels.torch, Kernels.reference):
+            return found["torch"]
+        share = self.weight.new_full((len(x),), 1 / len(x))
+        operands = x.to(dtype), self.weight, self.bias, targets, share
+        question = f"softmax loss {len(self.weight)} {x.shape[1]} {dtype} of {', '.join(found)}"
+        trials = {name: partial(way, *operands, weight_too=True) for name, way in found.items()}
+        return found[self.compute.choices.fastest(question, trials)]
 
     def nll(
         self, features: Float[Tensor, "N F"], targets: Int[Tensor, " N"]

@@ -177,7 +177,7 @@ class LanguageModel(nn.Module):
 
     @compute.setter
     def compute(self, compute: Compute) -> None:
-        self._compute = compute
+        self._compute = self.head.compute = compute
         for cell in self.cells:
             cell.compute = compute
 

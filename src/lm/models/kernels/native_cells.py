@@ -32,6 +32,11 @@ class _Window:
     def reals(self, *shape: int) -> Tensor:
         return torch.empty(shape, dtype=self.real)
 
+    def sums(self, width: int) -> Tensor:
+        """Zeros [tiles, width], to be added up over the streams of each tile."""
+        tiles = -(-self.streams // native.tile_rows())
+        return torch.zeros(tiles, width, dtype=self.real)
+
     def sequence(self, steps: int, width: int) -> Tensor:
         """A buffer of operands [steps, B, width]."""
         return torch.empty(steps, self.streams, width, dtype=self.operands)
@@ -95,7 +100,7 @@ class NativeLSTM(torch.autograd.Function):
         x, weight_ih, weight_hh, gates, cells, outputs = ctx.saved_tensors
         window: _Window = ctx.window
         d_gates = window.sequence(window.steps, 4 * window.size)
-        d_bias = window.reals(4 * window.size)
+        d_bias = window.sums(4 * window.size)
         dc = window.reals(window.streams, window.size)
         dh = torch.empty_like(dc) if ctx.needs_input_grad[1] else None
         window.call(
@@ -110,7 +115,7 @@ class NativeLSTM(torch.autograd.Function):
             dc,
             weight_gradient(d_gates, x),
             weight_gradient(d_gates, outputs[:-1]),
-            d_bias if ctx.has_bias else None,
+            d_bias.sum(0) if ctx.has_bias else None,
         )
 
 
@@ -155,7 +160,7 @@ class NativeGRU(torch.autograd.Function):
         size = window.size
         d_gates = window.sequence(window.steps, 3 * size)
         d_candidate = window.sequence(window.steps, size)
-        d_bias = window.reals(4 * size)
+        d_bias = window.sums(4 * size)
         dh = window.reals(window.streams, size) if ctx.needs_input_grad[1] else None
         window.call(
             "gru_backward",
@@ -171,8 +176,8 @@ class NativeGRU(torch.autograd.Function):
             dh,
             weight_gradient(d_gates, x),
             d_weight_hh,
-            d_bias[: 3 * size] if ctx.biases[0] else None,
-            d_bias[3 * size :] if ctx.biases[1] else None,
+            d_bias[:, : 3 * size].sum(0) if ctx.biases[0] else None,
+            d_bias[:, 3 * size :].sum(0) if ctx.biases[1] else None,
         )
 
 
@@ -211,7 +216,7 @@ class NativeRNN(torch.autograd.Function):
         x, weight_ih, weight_hh, states, outputs = ctx.saved_tensors
         window: _Window = ctx.window
         d_a = window.sequence(window.steps, window.size)
-        d_bias = window.reals(window.size)
+        d_bias = window.sums(window.size)
         dh = window.reals(window.streams, window.size) if ctx.needs_input_grad[1] else None
         window.call(
             "rnn_backward",
@@ -224,6 +229,6 @@ class NativeRNN(torch.autograd.Function):
             dh,
             weight_gradient(d_a, x),
             weight_gradient(d_a, outputs[:-1]),
-            d_bias if ctx.has_bias else None,
+            d_bias.sum(0) if ctx.has_bias else None,
             None,
         )

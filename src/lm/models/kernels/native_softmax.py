@@ -32,9 +32,7 @@ def to_gradient(
     rows, columns = logits.shape
     if rows == 0:
         return
-    low, high = (int(end) for end in targets.aminmax())
-    if low < 0 or high >= columns:
-        raise IndexError(f"targets from {low} to {high}, but {columns} columns of logits")
+    native.check_words(targets, columns)
     threads = min(torch.get_num_threads(), rows)
     parts = None if d_bias is None or share is None else nll.new_zeros(threads, columns)
     scratch = nll.new_empty(threads, 2, columns)

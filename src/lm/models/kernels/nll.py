@@ -6,7 +6,7 @@ the probabilities are at hand: nothing of size [N, V] is kept and no product is 
 Liger-Kernel's fused linear cross-entropy, Hsu et al. 2024).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -15,7 +15,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lm.models.embedding import TiedGradient
-from lm.models.kernels import native_softmax
+from lm.models.kernels import native_loss, native_softmax
+
+Gradients = tuple[Tensor, Tensor, Tensor | None, Tensor | None]
+# (features, weight, bias, targets, share, weight_too=…) → nll, the gradients of the first three.
+Way = Callable[..., Gradients]
 
 # Logits of one chunk of rows: the largest buffer that glibc reuses. A weight in low precision is
 # held whole up to this size, and beyond it in parts.
@@ -43,8 +47,9 @@ class _Loss(torch.autograd.Function):
         share: Tensor,
         dtype: torch.dtype,
         tied: TiedGradient | None,
+        way: Way,
     ) -> tuple[Tensor, Tensor]:
-        nll, *gradients = _loss_and_gradients(
+        nll, *gradients = way(
             features.to(dtype), weight, bias, targets, share, weight_too=ctx.needs_input_grad[1]
         )
         ctx.save_for_backward(*gradients)
@@ -63,7 +68,7 @@ class _Loss(torch.autograd.Function):
         if ctx.tied is not None and d_weight is not None:
             ctx.tied.put(d_weight)
             d_weight = None
-        return d_features.to(ctx.features_dtype), d_weight, d_bias, None, None, None, None
+        return d_features.to(ctx.features_dtype), d_weight, d_bias, None, None, None, None, None
 
 
 def linear_loss(
@@ -75,6 +80,7 @@ def linear_loss(
     share: Float[Tensor, " N"] | None = None,
     dtype: torch.dtype | None = None,
     tied: TiedGradient | None = None,
+    way: Way | None = None,
 ) -> tuple[Float[Tensor, ""], Float[Tensor, " N"]]:
     """The objective Σ share_n · nll_n with nll_n = −log softmax(W x_n + b)[target_n], and nll.
 
@@ -82,11 +88,14 @@ def linear_loss(
         share: weight of each token, not negative; None is the mean, 1/N each.
         dtype: of the operands of the products; None is that of the weight.
         tied: takes the weight's gradient, which then does not reach the weight from here.
+        way: one of `ways`; None is the first.
     """
     if share is None:
         share = weight.new_full((len(targets),), 1 / len(targets))
+    dtype = dtype or weight.dtype
+    way = way or next(iter(ways(weight, dtype).values()))
     objective, nll = _Loss.apply(  # type: ignore[no-untyped-call]
-        features, weight, bias, targets, share, dtype or weight.dtype, tied
+        features, weight, bias, targets, share, dtype, tied, way
     )
     return objective, nll
 
@@ -105,7 +114,16 @@ def linear_nll(
     return nll
 
 
-def _loss_and_gradients(
+def ways(weight: Tensor, dtype: torch.dtype) -> dict[str, Way]:
+    """How to compute the loss and its gradient with products in `dtype`, by name; the best first.
+
+    The compiled way does not round the logits to `dtype`.
+    """
+    native = {"native": through_exponentials} if native_loss.can_run(weight, dtype) else {}
+    return {**native, "torch": through_logits}
+
+
+def through_exponentials(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None,
@@ -113,8 +131,25 @@ def _loss_and_gradients(
     share: Tensor,
     *,
     weight_too: bool,
-) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
-    """nll and the gradients of features, weight and bias."""
+) -> Gradients:
+    """nll and the gradients of features, weight and bias, by products in C."""
+    operands = x, weight, bias, targets, share
+    found = (
+        native_loss.loss_and_gradients(*operands, _row_chunks(x, weight)) if weight_too else None
+    )
+    return found or through_logits(*operands, weight_too=weight_too)
+
+
+def through_logits(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    share: Tensor,
+    *,
+    weight_too: bool,
+) -> Gradients:
+    """nll and the gradients of features, weight and bias, by torch's products."""
     nll = weight.new_empty(len(x))
     d_x = torch.empty(x.shape, dtype=weight.dtype, device=x.device)
     d_weight = torch.empty_like(weight) if weight_too else None

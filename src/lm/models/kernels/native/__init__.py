@@ -18,9 +18,10 @@ def library() -> Library | None:
     return compiled(Path(__file__).with_name("kernels.c"))
 
 
-def can_run_on(like: Tensor) -> bool:
-    """Whether there are compiled kernels for operands like this."""
-    return like.device.type == "cpu" and like.dtype in _VARIANTS and library() is not None
+def can_run_on(like: Tensor, operands: torch.dtype | None = None) -> bool:
+    """Whether there are compiled kernels for this device, and operands of its dtype or that one."""
+    known = (operands or like.dtype) in _VARIANTS
+    return like.device.type == "cpu" and known and library() is not None
 
 
 def call(
@@ -38,3 +39,22 @@ def lanes(real: torch.dtype) -> int:
     kernels = library()
     assert kernels is not None
     return kernels.number("vector_bytes") // real.itemsize
+
+
+@cache
+def tile_rows() -> int:
+    """Streams that are computed together, at the most."""
+    kernels = library()
+    assert kernels is not None
+    return kernels.number("tile_rows")
+
+
+def check_words(targets: Tensor, vocab_size: int) -> None:
+    """C would read and write wherever a target leads.
+
+    Raises:
+        IndexError: one is no word.
+    """
+    low, high = (int(end) for end in targets.aminmax())
+    if low < 0 or high >= vocab_size:
+        raise IndexError(f"targets from {low} to {high}, but {vocab_size} columns of logits")

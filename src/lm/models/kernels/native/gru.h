@@ -1,4 +1,4 @@
-/* The loop of a GRU over a window. Per thread: a range of unit groups, all streams. */
+/* The loop of a GRU over a window, shared out by `part_of`. */
 
 typedef struct {
     long steps, streams, size, threads;
@@ -18,26 +18,26 @@ void NAME(gru_forward)(const NAME(gru_forward_args) *s) {
     const long H = s->size, B = s->streams, groups = groups_of(H), block = group_size(H);
     barrier_t barrier = {0, 0};
     PARALLEL(s->threads) {
-        const range mine = share_of(groups);
-        for (long u = mine.begin; u < mine.end; u++) {
-            const long h = u * LANES, n = at_most(H - h, LANES);
-            for (long gate = 0; gate < 3; gate++)
-                pack_rows(s->packed + (gate * groups + u) * block, s->w + (gate * H + h) * H, H, n);
-            for (long b = 0; b < B; b++)
-                *(vec *)(s->states + (b * groups + u) * LANES) = load(s->h + b * H + h, n);
-        }
+        const part_t mine = part_of(groups, B, 3 * groups * block * sizeof(OPERAND));
+        pack_gates(s->packed, s->w, 3, H, share_of(groups));
+        if (mine.by_streams) wait_for_all(&barrier);
+        for (long b = mine.streams.begin; b < mine.streams.end; b++)
+            for (long u = mine.units.begin; u < mine.units.end; u++)
+                *(vec *)(s->states + (b * groups + u) * LANES) =
+                    load(s->h + b * H + u * LANES, at_most(H - u * LANES, LANES));
         for (long t = 0; t < s->steps; t++) {
             const OPERAND *before = s->y + t * B * H;
-            for (long u = mine.begin; u < mine.end; u++) {
+            for (long u = mine.units.begin; u < mine.units.end; u++) {
                 const long h = u * LANES, n = at_most(H - h, LANES);
                 vec bias[3];
                 for (long gate = 0; gate < 3; gate++)
                     bias[gate] = s->bias ? load(s->bias + gate * H + h, n) : (vec){};
                 const vec inner_bias = s->inner_bias ? load(s->inner_bias + h, n) : (vec){};
-                for (long b = 0, rows; b < B; b += rows) {
+                for (long tile = mine.tiles.begin, b = mine.streams.begin, rows; b < mine.streams.end;
+                     tile++, b += rows) {
                     rows = rows_at(b, B);
                     vec a[ROWS][4];
-                    multiply(rows, 3, before + b * H, H,
+                    multiply(rows, 3, before + b * H, H, PAIR,
                              s->packed + u * block, groups * block, H, a);
                     for (long q = 0; q < rows; q++) {
                         const long at = ((t * B + b + q) * groups + u) * LANES;
@@ -55,7 +55,7 @@ void NAME(gru_forward)(const NAME(gru_forward_args) *s) {
                     }
                 }
             }
-            wait_for_all(&barrier);
+            if (!mine.by_streams) wait_for_all(&barrier);
         }
     }
 }
@@ -70,7 +70,7 @@ typedef struct {
     REAL *carry;              /* z ∂L/∂h [B, groups, LANES]: scratch */
     OPERAND *d_gates;         /* of r, z and U_n h + b'_n [T, B, 3H] */
     OPERAND *d_candidate;     /* of the candidate's pre-activation [T, B, H] */
-    REAL *d_bias;             /* r, z, n and b'_n [4H] */
+    REAL *d_bias;             /* r, z, n and b'_n [tiles, 4H]: zeros before */
     REAL *dh_first;           /* [B, H] or null */
 } NAME(gru_backward_args);
 
@@ -78,25 +78,25 @@ void NAME(gru_backward)(const NAME(gru_backward_args) *s) {
     const long H = s->size, B = s->streams, groups = groups_of(H), block = group_size(3 * H);
     barrier_t barrier = {0, 0};
     PARALLEL(s->threads) {
-        const range mine = share_of(groups);
-        for (long u = mine.begin; u < mine.end; u++) {
-            const long h = u * LANES, n = at_most(H - h, LANES);
-            pack_columns(s->packed + u * block, s->w + h, 3 * H, H, n);
-            for (long gate = 0; gate < 4; gate++) store(s->d_bias + gate * H + h, (vec){}, n);
-            for (long b = 0; b < B; b++)
+        const part_t mine = part_of(groups, B, groups * block * sizeof(OPERAND));
+        pack_units(s->packed, s->w, 3, H, share_of(groups));
+        if (mine.by_streams) wait_for_all(&barrier);
+        for (long b = mine.streams.begin; b < mine.streams.end; b++)
+            for (long u = mine.units.begin; u < mine.units.end; u++)
                 *(vec *)(s->carry + (b * groups + u) * LANES) =
-                    s->dh_last ? load(s->dh_last + b * H + h, n) : (vec){};
-        }
+                    s->dh_last
+                        ? load(s->dh_last + b * H + u * LANES, at_most(H - u * LANES, LANES))
+                        : (vec){};
         for (long t = s->steps - 1; t >= -1; t--) {
             if (t < 0 && !s->dh_first) break;
-            for (long u = mine.begin, width; u < mine.end; u += width) {
-                width = at_most(mine.end - u, 4);
-                vec sum[4][4] = {};
-                for (long b = 0, rows; b < B; b += rows) {
+            for (long u = mine.units.begin, width; u < mine.units.end; u += width) {
+                width = even_part(mine.units.end - u, 4);
+                for (long tile = mine.tiles.begin, b = mine.streams.begin, rows; b < mine.streams.end;
+                     tile++, b += rows) {
                     rows = rows_at(b, B);
-                    vec a[ROWS][4] = {};
+                    vec a[ROWS][4] = {}, sum[4][4] = {};
                     if (t + 1 < s->steps)
-                        multiply(rows, width, s->d_gates + ((t + 1) * B + b) * 3 * H, 3 * H,
+                        multiply(rows, width, s->d_gates + ((t + 1) * B + b) * 3 * H, 3 * H, PAIR,
                              s->packed + u * block, block, 3 * H, a);
                     for (long q = 0; q < rows; q++)
                         for (long v = 0; v < width; v++) {
@@ -127,10 +127,10 @@ void NAME(gru_backward)(const NAME(gru_backward_args) *s) {
                             store_operand(to + 2 * H, d[3], n);
                             store_operand(s->d_candidate + t * B * H + row, d_c, n);
                         }
+                    if (t >= 0) add_to_bias(s->d_bias + tile * 4 * H, H, u, width, sum);
                 }
-                if (t >= 0) add_to_bias(s->d_bias, H, u, width, sum);
             }
-            wait_for_all(&barrier);
+            if (!mine.by_streams) wait_for_all(&barrier);
         }
     }
 }

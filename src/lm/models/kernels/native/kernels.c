@@ -1,12 +1,14 @@
-/* The loops over time that Python and single torch operations are too slow for, and the softmax
- * loss. Compiled on the machine where they run, for its instruction set (lm.runtime.native);
- * lm.models.kernels.native_cells and native_softmax call them.
+/* The loops over time that Python and single torch operations are too slow for, and the softmax loss
+ * with its products. Compiled on the machine where they run, for its instruction set
+ * (lm.runtime.native); lm.models.kernels.native_cells, native_loss, native_gemm and native_softmax
+ * call them.
  *
  * Each function takes one structure, in three variants: f64, f32, and bf16, whose products have
  * bf16 operands while state, sums and point-wise arithmetic are float32.
  *
  * Every result is written by one thread, its terms added in an order that does not depend on the
- * number of threads; only softmax's d_bias comes in one part per thread.
+ * number of threads; only softmax's d_bias comes in one part per thread. The bias gradients of cells
+ * come in one part per tile of streams.
  */
 
 #include <math.h>
@@ -34,15 +36,24 @@
 #define ROWS 3 /* 3 × 4 sums in 16 registers */
 #endif
 
+/* Bytes, with room for what streams by: cores have 512 KiB and more. */
+#define SECOND_CACHE (400 << 10)
+
+/* Groups of words whose exponentials are summed together: thousands of words, tens of blocks. */
+#define BLOCK_GROUPS 32
+
 enum { TANH, RELU, SIGMOID };
 
 INLINE long at_most(long a, long b) { return a < b ? a : b; }
 
-/* Rows of the tile at row b: as even as possible, at most ROWS. */
-INLINE long rows_at(long b, long rows) {
-    const long left = rows - b, tiles = (left + ROWS - 1) / ROWS;
-    return (left + tiles - 1) / tiles;
+/* The first of the fewest parts of `left`, each at most `most` and all as even as possible. */
+INLINE long even_part(long left, long most) {
+    const long parts = (left + most - 1) / most;
+    return (left + parts - 1) / parts;
 }
+
+/* Rows of the tile at row b. */
+INLINE long rows_at(long b, long rows) { return even_part(rows - b, ROWS); }
 
 typedef struct { long begin, end; } range;
 
@@ -52,6 +63,35 @@ INLINE long thread(void) { return omp_get_thread_num(); }
 INLINE range share_of(long count) {
     const long threads = omp_get_num_threads();
     return (range){count * thread() / threads, count * (thread() + 1) / threads};
+}
+
+/* A thread's part of a window: groups of units, and streams by the tiles of rows that they come in. */
+typedef struct {
+    int by_streams;
+    range units, tiles, streams;
+} part_t;
+
+INLINE long tiles_of(long rows) { return (rows + ROWS - 1) / ROWS; }
+
+INLINE long tile_begin(long tile, long rows) {
+    long b = 0;
+    while (tile-- > 0) b += rows_at(b, rows);
+    return b;
+}
+
+/* Usually each thread has some units of all streams, and waits for the others' at every step. Where
+ * the recurrent matrix fits into a core's second cache, and the streams are enough, it has all units
+ * of some streams, and waits for nobody. */
+INLINE part_t part_of(long groups, long streams, long matrix_bytes) {
+    const long threads = omp_get_num_threads(), tiles = tiles_of(streams);
+    const long most_groups = (groups + threads - 1) / threads;
+    const long most_tiles = (tiles + threads - 1) / threads;
+    if (matrix_bytes > SECOND_CACHE || most_tiles * groups > most_groups * tiles)
+        return (part_t){0, share_of(groups), {0, tiles}, {0, streams}};
+    const range mine = share_of(tiles);
+    return (part_t){
+        1, {0, groups}, mine, {tile_begin(mine.begin, streams), tile_begin(mine.end, streams)},
+    };
 }
 
 #define PRAGMA(text) _Pragma(#text)
@@ -80,6 +120,7 @@ INLINE void wait_for_all(barrier_t *b) {
 }
 
 long vector_bytes(void) { return VECTOR_BYTES; }
+long tile_rows(void) { return ROWS; }
 
 #define VARIANT f64
 #define REAL double

@@ -1,4 +1,4 @@
-/* The loop of an LSTM over a window. Per thread: a range of unit groups, all streams. */
+/* The loop of an LSTM over a window, shared out by `part_of`. */
 
 typedef struct {
     long steps, streams, size, threads;
@@ -17,25 +17,25 @@ void NAME(lstm_forward)(const NAME(lstm_forward_args) *s) {
     const long H = s->size, B = s->streams, groups = groups_of(H), block = group_size(H);
     barrier_t barrier = {0, 0};
     PARALLEL(s->threads) {
-        const range mine = share_of(groups);
-        for (long u = mine.begin; u < mine.end; u++) {
-            const long h = u * LANES, n = at_most(H - h, LANES);
-            for (long gate = 0; gate < 4; gate++)
-                pack_rows(s->packed + (gate * groups + u) * block, s->w + (gate * H + h) * H, H, n);
-            for (long b = 0; b < B; b++)
-                *(vec *)(s->cells + (b * groups + u) * LANES) = load(s->c + b * H + h, n);
-        }
+        const part_t mine = part_of(groups, B, 4 * groups * block * sizeof(OPERAND));
+        pack_gates(s->packed, s->w, 4, H, share_of(groups));
+        if (mine.by_streams) wait_for_all(&barrier);
+        for (long b = mine.streams.begin; b < mine.streams.end; b++)
+            for (long u = mine.units.begin; u < mine.units.end; u++)
+                *(vec *)(s->cells + (b * groups + u) * LANES) =
+                    load(s->c + b * H + u * LANES, at_most(H - u * LANES, LANES));
         for (long t = 0; t < s->steps; t++) {
             const OPERAND *before = s->y + t * B * H;
-            for (long u = mine.begin; u < mine.end; u++) {
+            for (long u = mine.units.begin; u < mine.units.end; u++) {
                 const long h = u * LANES, n = at_most(H - h, LANES);
                 vec bias[4];
                 for (long gate = 0; gate < 4; gate++)
                     bias[gate] = s->bias ? load(s->bias + gate * H + h, n) : (vec){};
-                for (long b = 0, rows; b < B; b += rows) {
+                for (long tile = mine.tiles.begin, b = mine.streams.begin, rows; b < mine.streams.end;
+                     tile++, b += rows) {
                     rows = rows_at(b, B);
                     vec a[ROWS][4];
-                    multiply(rows, 4, before + b * H, H,
+                    multiply(rows, 4, before + b * H, H, PAIR,
                              s->packed + u * block, groups * block, H, a);
                     /* Two loops: the second function of a row has to wait for the first. */
                     for (long r = 0; r < rows; r++) {
@@ -60,7 +60,7 @@ void NAME(lstm_forward)(const NAME(lstm_forward_args) *s) {
                     }
                 }
             }
-            wait_for_all(&barrier);
+            if (!mine.by_streams) wait_for_all(&barrier);
         }
     }
 }
@@ -75,7 +75,7 @@ typedef struct {
     REAL *dc;                 /* [B, groups, LANES]: scratch */
     const REAL *dc_last;      /* [B, H] or null */
     OPERAND *d_gates;         /* [T, B, 4H] */
-    REAL *d_bias;             /* [4H] */
+    REAL *d_bias;             /* [tiles, 4H]: zeros before */
     REAL *dh_first, *dc_first; /* [B, H]; dh_first may be null */
 } NAME(lstm_backward_args);
 
@@ -83,25 +83,25 @@ void NAME(lstm_backward)(const NAME(lstm_backward_args) *s) {
     const long H = s->size, B = s->streams, groups = groups_of(H), block = group_size(4 * H);
     barrier_t barrier = {0, 0};
     PARALLEL(s->threads) {
-        const range mine = share_of(groups);
-        for (long u = mine.begin; u < mine.end; u++) {
-            const long h = u * LANES, n = at_most(H - h, LANES);
-            pack_columns(s->packed + u * block, s->w + h, 4 * H, H, n);
-            for (long gate = 0; gate < 4; gate++) store(s->d_bias + gate * H + h, (vec){}, n);
-            for (long b = 0; b < B; b++)
+        const part_t mine = part_of(groups, B, groups * block * sizeof(OPERAND));
+        pack_units(s->packed, s->w, 4, H, share_of(groups));
+        if (mine.by_streams) wait_for_all(&barrier);
+        for (long b = mine.streams.begin; b < mine.streams.end; b++)
+            for (long u = mine.units.begin; u < mine.units.end; u++)
                 *(vec *)(s->dc + (b * groups + u) * LANES) =
-                    s->dc_last ? load(s->dc_last + b * H + h, n) : (vec){};
-        }
+                    s->dc_last
+                        ? load(s->dc_last + b * H + u * LANES, at_most(H - u * LANES, LANES))
+                        : (vec){};
         for (long t = s->steps - 1; t >= -1; t--) {
             if (t < 0 && !s->dh_first) break;
-            for (long u = mine.begin, width; u < mine.end; u += width) {
-                width = at_most(mine.end - u, 4);
-                vec sum[4][4] = {};
-                for (long b = 0, rows; b < B; b += rows) {
+            for (long u = mine.units.begin, width; u < mine.units.end; u += width) {
+                width = even_part(mine.units.end - u, 4);
+                for (long tile = mine.tiles.begin, b = mine.streams.begin, rows; b < mine.streams.end;
+                     tile++, b += rows) {
                     rows = rows_at(b, B);
-                    vec a[ROWS][4];
+                    vec a[ROWS][4], sum[4][4] = {};
                     if (t + 1 < s->steps)
-                        multiply(rows, width, s->d_gates + ((t + 1) * B + b) * 4 * H, 4 * H,
+                        multiply(rows, width, s->d_gates + ((t + 1) * B + b) * 4 * H, 4 * H, PAIR,
                              s->packed + u * block, block, 4 * H, a);
                     for (long r = 0; r < rows; r++)
                         for (long v = 0; v < width; v++) {
@@ -132,13 +132,13 @@ void NAME(lstm_backward)(const NAME(lstm_backward_args) *s) {
                                 store_operand(s->d_gates + ((t * B + b + r) * 4 + gate) * H + h, d[gate], n);
                             }
                         }
+                    if (t >= 0) add_to_bias(s->d_bias + tile * 4 * H, H, u, width, sum);
                 }
-                if (t >= 0) add_to_bias(s->d_bias, H, u, width, sum);
             }
-            wait_for_all(&barrier);
+            if (!mine.by_streams) wait_for_all(&barrier);
         }
-        for (long u = mine.begin; u < mine.end; u++)
-            for (long b = 0; b < B; b++)
+        for (long b = mine.streams.begin; b < mine.streams.end; b++)
+            for (long u = mine.units.begin; u < mine.units.end; u++)
                 store(s->dc_first + b * H + u * LANES, *(vec *)(s->dc + (b * groups + u) * LANES),
                       at_most(H - u * LANES, LANES));
     }

@@ -1,4 +1,4 @@
-/* The loop of an Elman network over a window. Per thread: a range of unit groups, all streams. */
+/* The loop of an Elman network over a window, shared out by `part_of`. */
 
 INLINE vec NAME(squash)(vec a, long nonlinearity) {
     if (nonlinearity == TANH) return hyperbolic(a);
@@ -28,16 +28,17 @@ void NAME(rnn_forward)(const NAME(rnn_forward_args) *s) {
     const long H = s->size, B = s->streams, groups = groups_of(H), block = group_size(H);
     barrier_t barrier = {0, 0};
     PARALLEL(s->threads) {
-        const range mine = share_of(groups);
-        for (long u = mine.begin; u < mine.end; u++)
-            pack_rows(s->packed + u * block, s->w + u * LANES * H, H, at_most(H - u * LANES, LANES));
+        const part_t mine = part_of(groups, B, groups * block * sizeof(OPERAND));
+        pack_gates(s->packed, s->w, 1, H, share_of(groups));
+        if (mine.by_streams) wait_for_all(&barrier);
         for (long t = 0; t < s->steps; t++) {
-            for (long u = mine.begin, width; u < mine.end; u += width) {
-                width = at_most(mine.end - u, 4);
-                for (long b = 0, rows; b < B; b += rows) {
+            for (long u = mine.units.begin, width; u < mine.units.end; u += width) {
+                width = even_part(mine.units.end - u, 4);
+                for (long tile = mine.tiles.begin, b = mine.streams.begin, rows; b < mine.streams.end;
+                     tile++, b += rows) {
                     rows = rows_at(b, B);
                     vec a[ROWS][4];
-                    multiply(rows, width, s->y + (t * B + b) * H, H,
+                    multiply(rows, width, s->y + (t * B + b) * H, H, PAIR,
                              s->packed + u * block, block, H, a);
                     for (long r = 0; r < rows; r++)
                         for (long v = 0; v < width; v++) {
@@ -52,7 +53,7 @@ void NAME(rnn_forward)(const NAME(rnn_forward_args) *s) {
                         }
                 }
             }
-            wait_for_all(&barrier);
+            if (!mine.by_streams) wait_for_all(&barrier);
         }
     }
 }
@@ -65,7 +66,7 @@ typedef struct {
     const OPERAND *dy;        /* [T, B, H] */
     const REAL *dh_last;      /* [B, H] or null */
     OPERAND *d_a;             /* of the pre-activations [T, B, H] */
-    REAL *d_bias;             /* [H] */
+    REAL *d_bias;             /* [tiles, H]: zeros before */
     REAL *dh_first;           /* [B, H] or null */
 } NAME(rnn_backward_args);
 
@@ -73,22 +74,19 @@ void NAME(rnn_backward)(const NAME(rnn_backward_args) *s) {
     const long H = s->size, B = s->streams, groups = groups_of(H), block = group_size(H);
     barrier_t barrier = {0, 0};
     PARALLEL(s->threads) {
-        const range mine = share_of(groups);
-        for (long u = mine.begin; u < mine.end; u++) {
-            const long h = u * LANES, n = at_most(H - h, LANES);
-            pack_columns(s->packed + u * block, s->w + h, H, H, n);
-            store(s->d_bias + h, (vec){}, n);
-        }
+        const part_t mine = part_of(groups, B, groups * block * sizeof(OPERAND));
+        pack_units(s->packed, s->w, 1, H, share_of(groups));
+        if (mine.by_streams) wait_for_all(&barrier);
         for (long t = s->steps - 1; t >= -1; t--) {
             if (t < 0 && !s->dh_first) break;
-            for (long u = mine.begin, width; u < mine.end; u += width) {
-                width = at_most(mine.end - u, 4);
-                vec sum[4] = {};
-                for (long b = 0, rows; b < B; b += rows) {
+            for (long u = mine.units.begin, width; u < mine.units.end; u += width) {
+                width = even_part(mine.units.end - u, 4);
+                for (long tile = mine.tiles.begin, b = mine.streams.begin, rows; b < mine.streams.end;
+                     tile++, b += rows) {
                     rows = rows_at(b, B);
-                    vec a[ROWS][4];
+                    vec a[ROWS][4], sum[4] = {};
                     if (t + 1 < s->steps)
-                        multiply(rows, width, s->d_a + ((t + 1) * B + b) * H, H,
+                        multiply(rows, width, s->d_a + ((t + 1) * B + b) * H, H, PAIR,
                              s->packed + u * block, block, H, a);
                     for (long r = 0; r < rows; r++)
                         for (long v = 0; v < width; v++) {
@@ -106,13 +104,14 @@ void NAME(rnn_backward)(const NAME(rnn_backward_args) *s) {
                             sum[v] += dh;
                             store_operand(s->d_a + t * B * H + row, dh, n);
                         }
-                }
-                for (long v = 0; v < width && t >= 0; v++) {
-                    const long h = (u + v) * LANES, n = at_most(H - h, LANES);
-                    store(s->d_bias + h, load(s->d_bias + h, n) + sum[v], n);
+                    for (long v = 0; v < width && t >= 0; v++) {
+                        const long h = (u + v) * LANES, n = at_most(H - h, LANES);
+                        REAL *to = s->d_bias + tile * H + h;
+                        store(to, load(to, n) + sum[v], n);
+                    }
                 }
             }
-            wait_for_all(&barrier);
+            if (!mine.by_streams) wait_for_all(&barrier);
         }
     }
 }

@@ -5,7 +5,9 @@
 #include "lstm.h"
 #include "gru.h"
 #include "rnn.h"
+#include "gemm.h"
 #include "softmax.h"
+#include "loss.h"
 
 #undef vec
 #undef mask
@@ -16,15 +18,19 @@
 #undef store
 #undef load_operand
 #undef store_operand
+#undef as_operand
 #undef LARGEST
 #undef exp_minus_one
 #undef exp_of_negative
+#undef exponential_or_infinite
 #undef sigmoid
 #undef hyperbolic
 #undef PAIR
 #undef group_size
 #undef pack_rows
 #undef pack_columns
+#undef pack_gates
+#undef pack_units
 #undef TILE
 #undef TILES
 #undef multiply

@@ -79,15 +79,24 @@ INLINE vec NAME(load_operand)(const OPERAND *from, long n) {
 }
 
 /* To the nearest bf16, ties to even; NaN stays NaN. */
-INLINE void NAME(store_operand)(OPERAND *to, vec v, long n) {
+INLINE NAME(half) NAME(rounded)(vec v) {
 #ifdef NATIVE_BF16
-    const NAME(half) h = (NAME(half))_mm512_cvtneps_pbh(v);
+    return (NAME(half))_mm512_cvtneps_pbh(v);
 #else
     const NAME(bits) b = (NAME(bits))v, is_nan = (NAME(bits))(v != v);
-    const NAME(bits) rounded = b + 0x7fff + ((b >> 16) & 1);
-    const NAME(half) h = __builtin_convertvector(
-        ((is_nan & (b | 0x400000)) | (~is_nan & rounded)) >> 16, NAME(half));
+    const NAME(bits) nearest = b + 0x7fff + ((b >> 16) & 1);
+    return __builtin_convertvector(((is_nan & (b | 0x400000)) | (~is_nan & nearest)) >> 16, NAME(half));
 #endif
+}
+
+/* The value that an operand has. */
+INLINE vec NAME(as_operand)(vec v) {
+    return (vec)(__builtin_convertvector(NAME(rounded)(v), NAME(bits)) << 16);
+}
+#define as_operand NAME(as_operand)
+
+INLINE void NAME(store_operand)(OPERAND *to, vec v, long n) {
+    const NAME(half) h = NAME(rounded)(v);
     if (n < LANES) NAME(store_half)(to, h, n);
     else memcpy(to, &h, sizeof h);
 }
@@ -96,6 +105,7 @@ INLINE void NAME(store_operand)(OPERAND *to, vec v, long n) {
 #else
 #define load_operand load
 #define store_operand store
+#define as_operand(v) (v)
 #endif
 
 #ifdef DOUBLE
@@ -111,14 +121,8 @@ INLINE vec NAME(exponential)(vec x) {
 }
 #else
 #define LARGEST 87.0f
-/* x = n ln 2 + r with |r| ≤ ln 2 / 2: 2^n, and exp(r) − 1 by its Taylor series to r^7. */
-INLINE vec NAME(reduced)(vec x, vec *scale) {
-    const vec shift = all(12582912.0f); /* 1.5 · 2^23: adding it rounds to an integer */
-    vec n = x * 1.44269504f + shift;
-    *scale = (vec)(((mask)n << 23) + 0x3f800000);
-    n -= shift;
-    vec r = x - n * 0.693359375f; /* ln 2 in two parts: the first has few bits */
-    r += n * 2.12194440e-4f;
+/* exp(r) − 1 for |r| ≤ ln 2 / 2, by its Taylor series to r^7. */
+INLINE vec NAME(series)(vec r) {
     vec p = all(1.0f / 5040);
     p = p * r + 1.0f / 720;
     p = p * r + 1.0f / 120;
@@ -126,6 +130,18 @@ INLINE vec NAME(reduced)(vec x, vec *scale) {
     p = p * r + 1.0f / 6;
     p = p * r + 0.5f;
     return p * r * r + r;
+}
+
+/* x − n ln 2, ln 2 in two parts: the first has few bits. */
+INLINE vec NAME(remainder)(vec x, vec n) { return x - n * 0.693359375f + n * 2.12194440e-4f; }
+
+/* exp(r) − 1 for x = n ln 2 + r, and 2^n. */
+INLINE vec NAME(reduced)(vec x, vec *scale) {
+    const vec shift = all(12582912.0f); /* 1.5 · 2^23: adding it rounds to an integer */
+    vec n = x * 1.44269504f + shift;
+    *scale = (vec)(((mask)n << 23) + 0x3f800000);
+    n -= shift;
+    return NAME(series)(NAME(remainder)(x, n));
 }
 
 /* With a small relative error also near 0. */
@@ -141,9 +157,22 @@ INLINE vec NAME(exponential)(vec x) {
 #endif
 #define exp_minus_one NAME(exp_minus_one)
 
-/* exp(x) for x ≤ 0. */
+/* exp(x) for x ≤ LARGEST. */
 INLINE vec NAME(exp_of_negative)(vec x) {
     return NAME(exponential)(select((mask)(x < -LARGEST), all(-LARGEST), x));
+}
+
+/* exp(x), infinite where that leaves the range and no less than exp(−LARGEST); NaN stays NaN. */
+INLINE vec NAME(exponential_or_infinite)(vec x) {
+#if defined(__AVX512F__) && !defined(DOUBLE)
+    x = _mm512_max_ps(all(-LARGEST), x);
+    const vec n = _mm512_roundscale_ps(x * 1.44269504f, 0);
+    return _mm512_scalef_ps(NAME(series)(NAME(remainder)(x, n)) + 1, n);
+#else
+    const mask beyond = (mask)(x > LARGEST);
+    const vec e = NAME(exp_of_negative)(select(beyond, all(LARGEST), x));
+    return select(beyond, all((REAL)INFINITY), e);
+#endif
 }
 
 INLINE vec NAME(sigmoid)(vec x) {
@@ -161,5 +190,6 @@ INLINE vec NAME(hyperbolic)(vec x) {
     return select(negative, -t, t);
 }
 #define exp_of_negative NAME(exp_of_negative)
+#define exponential_or_infinite NAME(exponential_or_infinite)
 #define sigmoid NAME(sigmoid)
 #define hyperbolic NAME(hyperbolic)
