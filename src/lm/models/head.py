@@ -73,10 +73,13 @@ class SoftmaxHead(nn.Module):
         found = ways(self.weight, dtype)
         if len(found) == 1 or self.compute.kernels in (Kernels.torch, Kernels.reference):
             return found["torch"]
-        share = self.weight.new_full((len(x),), 1 / len(x))
-        operands = x.to(dtype), self.weight, self.bias, targets, share
+
+        def trial(way: Way) -> None:
+            share = self.weight.new_full((len(x),), 1 / len(x))
+            way(x.to(dtype), self.weight, self.bias, targets, share, weight_too=True)
+
         question = f"softmax loss {len(self.weight)} {x.shape[1]} {dtype} of {', '.join(found)}"
-        trials = {name: partial(way, *operands, weight_too=True) for name, way in found.items()}
+        trials = {name: partial(trial, way) for name, way in found.items()}
         return found[self.compute.choices.fastest(question, trials)]
 
     def nll(

@@ -44,7 +44,7 @@ INLINE void NAME(softmax_rows)(const NAME(softmax_args) *s, long row, const long
             const long n = at_most(V - k, LANES);
             const vec bias = s->bias ? load(s->bias + k, n) : (vec){};
             for (long r = 0; r < count; r++) {
-                vec v = exp_of_negative(load_operand(z + r * V + k, n) + bias - peak[r]);
+                vec v = exp_up_to_largest(load_operand(z + r * V + k, n) + bias - peak[r]);
                 if (n < LANES) v = select(first(n), v, (vec){});
                 sum[r] += v;
                 if (s->share) store(e + r * V + k, v, n);

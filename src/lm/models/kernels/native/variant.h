@@ -21,7 +21,7 @@
 #undef as_operand
 #undef LARGEST
 #undef exp_minus_one
-#undef exp_of_negative
+#undef exp_up_to_largest
 #undef exponential_or_infinite
 #undef sigmoid
 #undef hyperbolic

@@ -158,7 +158,7 @@ INLINE vec NAME(exponential)(vec x) {
 #define exp_minus_one NAME(exp_minus_one)
 
 /* exp(x) for x ≤ LARGEST. */
-INLINE vec NAME(exp_of_negative)(vec x) {
+INLINE vec NAME(exp_up_to_largest)(vec x) {
     return NAME(exponential)(select((mask)(x < -LARGEST), all(-LARGEST), x));
 }
 
@@ -170,7 +170,7 @@ INLINE vec NAME(exponential_or_infinite)(vec x) {
     return _mm512_scalef_ps(NAME(series)(NAME(remainder)(x, n)) + 1, n);
 #else
     const mask beyond = (mask)(x > LARGEST);
-    const vec e = NAME(exp_of_negative)(select(beyond, all(LARGEST), x));
+    const vec e = NAME(exp_up_to_largest)(select(beyond, all(LARGEST), x));
     return select(beyond, all((REAL)INFINITY), e);
 #endif
 }
@@ -189,7 +189,7 @@ INLINE vec NAME(hyperbolic)(vec x) {
     vec t = -e / (e + 2);
     return select(negative, -t, t);
 }
-#define exp_of_negative NAME(exp_of_negative)
+#define exp_up_to_largest NAME(exp_up_to_largest)
 #define exponential_or_infinite NAME(exponential_or_infinite)
 #define sigmoid NAME(sigmoid)
 #define hyperbolic NAME(hyperbolic)
