@@ -434,7 +434,7 @@ import torch
 from torch import nn
 
 import lm
-from lm.models import ModelConfig
+from lm.models import RecurrentConfig
 from lm.models.base import Cell
 
 
@@ -457,7 +457,7 @@ class Leaky(Cell):
 
 
 @dataclass(kw_only=True, slots=True)
-class LeakyConfig(ModelConfig):
+class LeakyConfig(RecurrentConfig):
     """A leaky cell."""
 
     def build_cell(self, input_size, hidden_size):

@@ -13,7 +13,7 @@ from lm.data.streams import Streams
 from lm.errors import DataError
 from lm.evaluation import evaluate
 from lm.metrics.perplexity import Score, exp
-from lm.models import MODELS, LanguageModel
+from lm.models import CELLS, RecurrentModel
 
 V = 13
 
@@ -24,17 +24,17 @@ def store_of(tmp_path: Path, n: int, units: list[int] | None = None) -> TokenSto
     return write_store(tmp_path / "store", [Block(ids, ends)], vocab_size=V)
 
 
-def model_of(name: str = "lstm") -> LanguageModel:
-    return MODELS[name](embedding_size=5, hidden_size=6).build(V, seed=2)
+def model_of(name: str = "lstm") -> RecurrentModel:
+    return CELLS[name](embedding_size=5, hidden_size=6).build(V, seed=2)
 
 
-def direct(model: LanguageModel, store: TokenStore) -> float:
+def direct(model: RecurrentModel, store: TokenStore) -> float:
     """Σ NLL by one forward pass over the whole split in float64."""
     ids = torch.from_numpy(store[0 : len(store)])[:, None]
     return model.double()(ids[:-1], ids[1:]).nll.sum().item()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CELLS)
 def test_single_stream_does_not_depend_on_the_chunk_length(tmp_path: Path, name: str) -> None:
     store, model = store_of(tmp_path, 301), model_of(name)
     scores = [evaluate(model, store, window=window) for window in (1, 7, 100, 300, 5000)]

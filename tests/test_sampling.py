@@ -7,7 +7,7 @@ import torch
 
 from lm.data.tokenizers import ByteTokenizer, WordTokenizer
 from lm.errors import NumericError
-from lm.models import MODELS, LanguageModel
+from lm.models import CELLS, RecurrentModel
 from lm.runtime.randomness import generator
 from lm.sampling import SamplingConfig, _nucleus, draw, generate, stream_tokens
 
@@ -119,8 +119,8 @@ def test_the_nucleus_is_that_of_a_full_sort(top_p: float, scale: float) -> None:
     assert not kept[outside].any()
 
 
-def model_of() -> LanguageModel:
-    model = MODELS["lstm"](embedding_size=8, hidden_size=12, num_layers=2).build(256, seed=3)
+def model_of() -> RecurrentModel:
+    model = CELLS["lstm"](embedding_size=8, hidden_size=12, num_layers=2).build(256, seed=3)
     for parameter in model.parameters():
         parameter.data.mul_(4)  # sharp enough that the state matters
     return model
@@ -169,7 +169,7 @@ def test_a_stop_string_ends_each_sample_before_it() -> None:
 
 def test_an_empty_prompt_begins_after_a_line_end() -> None:
     words = WordTokenizer([b"a", b"<eos>", b"<unk>"], b"<unk>", 1)
-    model = MODELS["rnn"](embedding_size=4, hidden_size=4).build(3, seed=1)
+    model = CELLS["rnn"](embedding_size=4, hidden_size=4).build(3, seed=1)
     one = generate(model, words, b"", num_tokens=9, draws=generator(1, 0, "g"))
     other = generate(model, words, b"\n", num_tokens=9, draws=generator(1, 0, "g"))
     assert one == other

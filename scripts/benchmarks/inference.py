@@ -16,7 +16,7 @@ from benchmarks.sides import SEED, build_ours, zipf_tokens
 from benchmarks.timing import WHOLE, Settings, Variant, compared, interleave
 from lm.data.store import Block, write_store
 from lm.evaluation import evaluate
-from lm.models import LanguageModel
+from lm.models import RecurrentModel
 from lm.runtime.compute import Compute, Precision
 from lm.runtime.randomness import generator
 from lm.sampling import SamplingConfig, stream_tokens
@@ -31,7 +31,7 @@ _GREEDY = 8
 class _Pair:
     """A model of ours and the textbook's with the same weights."""
 
-    ours: LanguageModel
+    ours: RecurrentModel
     theirs: nn.Module
     compute: Compute
     settings: Settings
@@ -94,7 +94,7 @@ def generation(options: Options) -> Iterator[Outcome]:
 
 def _generate(pair: _Pair, samples: int, steps: int, temperature: float = 1.0) -> list[list[int]]:
     """Tokens by step and sample, as `lm.generate` collects them."""
-    device = pair.ours.embedding.weight.device
+    device = pair.ours.device
     config = SamplingConfig(temperature=temperature)
     draws = generator(SEED, 0, "generate", device)
     stream = stream_tokens(pair.ours, [0], samples, config, draws)

@@ -12,7 +12,7 @@ from benchmarks.options import Options
 from benchmarks.rows import TrainingRow
 from benchmarks.timing import TORCH_DEFAULTS
 from lm.data.streams import Window
-from lm.models import MODELS, LanguageModel
+from lm.models import CELLS, RecurrentModel
 from lm.models.base import State
 from lm.models.dropout import DropoutConfig
 from lm.models.init import InitConfig, PartInit, Scheme
@@ -29,14 +29,14 @@ CLIP = 0.25
 _NUM_WINDOWS = 8
 
 
-def build_ours(row: TrainingRow) -> LanguageModel:
+def build_ours(row: TrainingRow) -> RecurrentModel:
     """Our model on the CPU: PyTorch's initialisation and its two biases a layer."""
     plain = PartInit(kind=Scheme.default)
     rate = row.dropout
     fields: dict[str, Any] = {"num_biases": 2}
     if row.cell == "lstm":
         fields["forget_bias"] = None
-    config = MODELS[row.cell](
+    config = CELLS[row.cell](
         embedding_size=row.embedding_size,
         hidden_size=row.hidden_size,
         num_layers=row.num_layers,

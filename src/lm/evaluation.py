@@ -55,7 +55,7 @@ def evaluate(
     check_evaluable(store)
     num_targets = len(store) - 1
     num_streams = min(num_streams, num_targets)
-    device = model.embedding.weight.device
+    device = model.device
     # MPS has no float64.
     exact = torch.float32 if device.type == "mps" else torch.float64
     total = torch.zeros((), dtype=exact, device=device)

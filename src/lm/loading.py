@@ -16,7 +16,6 @@ from lm.runtime.compute import exact_products
 from lm.runtime.device import find_device
 from lm.runtime.randomness import generator
 from lm.sampling import SamplingConfig, generate
-from lm.training.snapshot import load_parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class Loaded:
             num_tokens=num_tokens,
             num_samples=num_samples,
             config=SamplingConfig(temperature=temperature, top_k=top_k, top_p=top_p),
-            draws=generator(seed, 0, "generate", self.model.embedding.weight.device),
+            draws=generator(seed, 0, "generate", self.model.device),
             stop=stop.encode() if stop else None,
         )
         return [text.decode("utf-8", errors="replace") for text in texts]
@@ -75,7 +74,7 @@ class Loaded:
         ids = self.tokenizer.encode(text.encode())
         if len(ids) < 2:
             raise DataError(f"{text!r} has {len(ids)} tokens", "Scoring needs at least 2.")
-        block = torch.from_numpy(ids).to(self.model.embedding.weight.device)[:, None]
+        block = torch.from_numpy(ids).to(self.model.device)[:, None]
         with exact_products():
             output = self.model(block[:-1], block[1:])
         return [self.tokenizer.token(int(i)) for i in ids[1:]], output.nll[:, 0].cpu()
@@ -94,6 +93,6 @@ def load(path: str | Path, *, checkpoint: str = "best", device: str = "cpu") -> 
     config = parse(load_config(folder / "config.yaml"), TrainConfig)
     tokenizer = tokenizer_from_json(saved.tokenizer)
     model = config.model.build(tokenizer.vocab_size, seed=config.seed)
-    load_parameters(model, saved.model)
+    model.load_tensors(saved.model)
     model.to(find_device(device)).eval().requires_grad_(False)
     return Loaded(model, tokenizer, config, folder, dict(saved.state.get("data", {})))

@@ -12,7 +12,7 @@ from lm import checks
 from lm.data.tokenizers import Tokenizer
 from lm.errors import NumericError
 from lm.models import LanguageModel
-from lm.models.stepper import Stepper
+from lm.models.stepper import stepper_after
 
 # From this many weights on, two short searches are faster than one long one.
 _MANY = 50_000
@@ -137,12 +137,7 @@ def stream_tokens(
         prompt: at least one token; it is read once and its state shared by all samples.
     """
     assert prompt, "a model predicts the next token of something"
-    device = model.embedding.weight.device
-    tokens = torch.tensor(prompt, device=device)[:, None]
-    _, state = model.features(tokens)
-    stepper = Stepper(
-        model, [{name: t.expand(num_samples, -1) for name, t in layer.items()} for layer in state]
-    )
+    stepper = stepper_after(model, torch.tensor(prompt, device=model.device), num_samples)
     while True:
         token = draw(stepper.logits(), config, draws)
         yield token

@@ -7,13 +7,14 @@ import torch
 from torch import nn
 
 from lm.errors import ConfigError
-from lm.models import MODELS, LanguageModel
+from lm.models import CELLS, RecurrentModel
 from lm.models.base import detach
 from lm.models.dropout import DropoutConfig, dropout
 from lm.models.gru import GRUConfig
 from lm.models.init import InitConfig, PartInit, Scheme
-from lm.models.language_model import InitialState, parameter_counts
+from lm.models.language_model import parameter_counts
 from lm.models.lstm import LSTMConfig
+from lm.models.recurrent import InitialState
 from lm.models.rnn import RNNConfig
 from lm.runtime.compute import Compute, Kernels, Precision
 from lm.runtime.randomness import Noise
@@ -25,12 +26,12 @@ def tokens(t: int = 6, b: int = 4) -> torch.Tensor:
     return torch.randint(V, (t, b), generator=torch.Generator().manual_seed(3))
 
 
-def build(name: str = "lstm", **fields: object) -> LanguageModel:
+def build(name: str = "lstm", **fields: object) -> RecurrentModel:
     defaults = {"embedding_size": 5, "hidden_size": 6, "num_layers": 2}
-    return MODELS[name](**{**defaults, **fields}).build(V, seed=1).double()
+    return CELLS[name](**{**defaults, **fields}).build(V, seed=1).double()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CELLS)
 @pytest.mark.parametrize("tied", [True, False])
 def test_probabilities_sum_to_one_and_nll_is_their_logarithm(name: str, tied: bool) -> None:
     model = build(name, tied=tied)
@@ -44,7 +45,7 @@ def test_probabilities_sum_to_one_and_nll_is_their_logarithm(name: str, tied: bo
     assert output.objective.item() == pytest.approx(picked.mean().item(), rel=1e-12)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CELLS)
 def test_the_future_cannot_influence_the_past(name: str) -> None:
     model = build(name)
     x = tokens()
@@ -55,7 +56,7 @@ def test_the_future_cannot_influence_the_past(name: str) -> None:
     assert not torch.allclose(before[4:], after[4:])
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CELLS)
 def test_streams_do_not_influence_each_other(name: str) -> None:
     model = build(name)
     x = tokens()
@@ -64,7 +65,7 @@ def test_streams_do_not_influence_each_other(name: str) -> None:
     torch.testing.assert_close(alone, together[:, 2:3], rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CELLS)
 def test_window_of_2t_equals_two_of_t_with_carried_state(name: str) -> None:
     model = build(name)
     x, y = tokens(8), tokens(8).roll(1, 0)
@@ -109,7 +110,7 @@ def test_learned_initial_state_is_trained() -> None:
 
 
 @pytest.mark.parametrize("kernels", Kernels)
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CELLS)
 @pytest.mark.parametrize("tied", [True, False])
 def test_low_precision_is_close_in_training_and_absent_in_evaluation(
     name: str, kernels: Kernels, tied: bool

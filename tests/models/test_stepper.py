@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from lm.models import MODELS, LanguageModel
+from lm.models import CELLS, RecurrentModel
 from lm.models import stepper as module
 from lm.models.base import Cell, LayerState, Weights
 from lm.models.kernels import few_rows
-from lm.models.language_model import InitialState, ModelConfig
 from lm.models.lstm import LSTM
+from lm.models.recurrent import InitialState, RecurrentConfig
 from lm.models.rnn import Nonlinearity
 from lm.models.stepper import Stepper
 from lm.runtime.compute import Kernels
@@ -45,19 +45,19 @@ class Mirrored(LSTM):
         return {}
 
 
-class LeakyConfig(ModelConfig):
+class LeakyConfig(RecurrentConfig):
     def build_cell(self, input_size: int, hidden_size: int) -> Cell:
         return Leaky(input_size, hidden_size)
 
 
-class MirroredConfig(ModelConfig):
+class MirroredConfig(RecurrentConfig):
     def build_cell(self, input_size: int, hidden_size: int) -> Cell:
         return Mirrored(input_size, hidden_size)
 
 
-def model_of(cell: str, **fields: Any) -> LanguageModel:
+def model_of(cell: str, **fields: Any) -> RecurrentModel:
     """Different layer sizes, large weights, random biases and initial state."""
-    configs = {**MODELS, "leaky": LeakyConfig, "mirrored": MirroredConfig}
+    configs = {**CELLS, "leaky": LeakyConfig, "mirrored": MirroredConfig}
     values = {"embedding_size": 7, "layer_sizes": [9, 5, 8], **fields}
     model = configs[cell](**values).build(VOCABULARY, seed=2)
     draws = torch.Generator().manual_seed(3)
@@ -67,7 +67,7 @@ def model_of(cell: str, **fields: Any) -> LanguageModel:
     return model
 
 
-def compare(model: LanguageModel, num_streams: int, steps: int) -> None:
+def compare(model: RecurrentModel, num_streams: int, steps: int) -> None:
     """Logits and state against the window's path, from a state in the middle of a text."""
     draws = torch.Generator().manual_seed(4)
     tokens = torch.randint(model.vocab_size, (3 + steps, num_streams), generator=draws)

@@ -13,7 +13,7 @@ from lm.data.prepare import Prepared, prepare
 from lm.data.streams import Streams
 from lm.data.tokenizers import TOKENIZERS
 from lm.errors import Stopped
-from lm.models import MODELS
+from lm.models import CELLS
 from lm.optim import OPTIMIZERS, SCHEDULES, ScheduleConfig
 from lm.optim.base import OptimConfig
 from lm.optim.clipping import ClipConfig
@@ -96,8 +96,8 @@ class Recipe:
             stores["train"], config.batch_size, config.window, self.unit, label="tiny"
         )
         sizes = {"embedding_size": 5, "hidden_size": 6, "num_layers": 2}
-        dropout = type(MODELS[self.cell]().dropout)(embedding=0.1, between=0.2, output=0.3)
-        model_config = MODELS[self.cell](**{**sizes, "dropout": dropout, **self.model})
+        dropout = type(CELLS[self.cell]().dropout)(embedding=0.1, between=0.2, output=0.3)
+        model_config = CELLS[self.cell](**{**sizes, "dropout": dropout, **self.model})
         model = model_config.build(256, seed=1)
         choices = Choices(self.folder / "measured.json")
         model.compute = Compute(CPU, self.precision, self.kernels, "", choices)

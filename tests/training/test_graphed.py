@@ -22,11 +22,11 @@ from torch.utils._pytree import tree_leaves
 
 from lm.data.streams import Window
 from lm.errors import ConfigError
-from lm.models import MODELS
+from lm.models import CELLS
 from lm.models.base import State
 from lm.models.dropout import DropoutConfig
 from lm.models.kernels import native, nll
-from lm.models.language_model import InitialState
+from lm.models.recurrent import InitialState
 from lm.models.rnn import RNN
 from lm.models.sampled import Sampler
 from lm.optim import OPTIMIZERS, clipping
@@ -192,7 +192,7 @@ class Problem:
 
     def build(self) -> TrainStep:
         rates = DropoutConfig(embedding=0.1, between=0.25, output=0.5, locked=self.locked)
-        config = MODELS[self.cell](
+        config = CELLS[self.cell](
             embedding_size=6, hidden_size=7, num_layers=2, dropout=rates,
             initial_state=self.initial_state,
         )  # fmt: skip

@@ -9,7 +9,7 @@ from harness import Recipe
 
 from lm.data.corpus import Unit
 from lm.errors import CheckpointError
-from lm.models import MODELS
+from lm.models import CELLS
 from lm.optim import OPTIMIZERS, SCHEDULES
 from lm.runtime.choices import Choices
 from lm.runtime.compute import Kernels, Precision
@@ -29,7 +29,7 @@ def interrupted(
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("cell", MODELS)
+@pytest.mark.parametrize("cell", CELLS)
 def test_every_cell_and_optimizer_resumes_exactly(
     tmp_path: Path, cell: str, optimizer: str
 ) -> None:
@@ -40,7 +40,7 @@ def test_every_cell_and_optimizer_resumes_exactly(
 
 @pytest.mark.parametrize("precision", [Precision.fp32, Precision.bf16])
 @pytest.mark.parametrize("kernels", Kernels)
-@pytest.mark.parametrize("cell", MODELS)
+@pytest.mark.parametrize("cell", CELLS)
 def test_every_precision_and_kernel_resumes_exactly(
     tmp_path: Path, cell: str, kernels: Kernels, precision: Precision
 ) -> None:
@@ -49,7 +49,7 @@ def test_every_precision_and_kernel_resumes_exactly(
 
 
 @pytest.mark.parametrize("precision", [Precision.fp32, Precision.bf16])
-@pytest.mark.parametrize("cell", MODELS)
+@pytest.mark.parametrize("cell", CELLS)
 def test_compiled_kernels_resume_exactly(
     tmp_path: Path, cell: str, precision: Precision, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,13 +15,12 @@ from lm.config import ImportConfig, TrainConfig, compose, dump, invocation, pars
 from lm.config.registry import name_of
 from lm.data.tokenizers import Tokenizer, tokenizer_from_json
 from lm.data.tokenizers.base import FORMAT
-from lm.errors import CheckpointError, DataError
-from lm.models import ModelConfig
+from lm.errors import CheckpointError, ConfigError, DataError
+from lm.models import ModelConfig, RecurrentConfig
 from lm.models.language_model import parameter_counts
 from lm.run_directory import RunDirectory
 from lm.runtime.device import machine
 from lm.training.progress import Progress
-from lm.training.snapshot import load_parameters
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +31,14 @@ def run(config: ImportConfig) -> None:
     assert call is not None, "commands are run through lm.cli"
     foreign = read_state_dict(Path(config.path))
     tokenizer = read_vocabulary(Path(config.vocabulary), len(foreign["encoder.weight"]))
+    if not isinstance(config.model, RecurrentConfig):
+        raise ConfigError("the weights are a recurrent network's", "Set model=lstm, gru or rnn.")
     composed = training_config(call.config, config.model, foreign)
     parsed = parse(composed, TrainConfig)
+    assert isinstance(parsed.model, RecurrentConfig)
     model = parsed.model.build(tokenizer.vocab_size, seed=parsed.seed)
     parameters = translate(foreign, tied=parsed.model.tied)
-    load_parameters(model, parameters)
+    model.load_tensors(parameters)
     directory = RunDirectory.create(Path(config.runs) / config.name)
     cpu = torch.device("cpu")
     directory.describe(dump(composed), list(call.overrides), machine(cpu))

@@ -29,7 +29,6 @@ from lm.errors import CheckpointError
 from lm.models import LanguageModel
 from lm.run_directory import RunDirectory
 from lm.runtime.compute import Compute, Precision
-from lm.training.snapshot import load_parameters
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +84,7 @@ class Start:
         counts = torch.from_numpy(text.token_counts(size)) if config.needs_counts else None
         model = config.build(size, seed=self.config.seed, counts=counts)
         if self.weights is not None:
-            load_parameters(model, _extended(self.weights.model, model))
+            model.load_tensors(_extended(self.weights.model, model))
         return model
 
 

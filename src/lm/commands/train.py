@@ -17,7 +17,7 @@ from lm.data.streams import Streams
 from lm.errors import ConfigError, LmError, Stopped
 from lm.evaluation import check_evaluable, evaluate
 from lm.metrics import tags
-from lm.models import LanguageModel
+from lm.models import RecurrentModel
 from lm.models.language_model import parameter_counts, part_of
 from lm.optim.base import is_prefix
 from lm.run_directory import RunDirectory
@@ -25,7 +25,7 @@ from lm.runtime.device import machine
 from lm.training.loop import Trainer
 from lm.training.progress import Limits
 from lm.training.signals import StopFlag
-from lm.training.snapshot import load_parameters, restore
+from lm.training.snapshot import restore
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,7 @@ def assemble(start: Start, held: ExitStack) -> Trainer:
         label=f"the training split of {start.corpus.name}",
     )
     model = start.build_model(prepared.tokenizer, prepared.stores["train"])
+    assert isinstance(model, RecurrentModel)
     model = model.to(compute.device)
     model.compute = compute
     optimizers = config.optim.build(trainable(model, config.freeze), lr_scales=config.lr_scales)
@@ -221,7 +222,7 @@ def load_best(trainer: Trainer) -> None:
     """Put the best checkpoint's weights into the model; without a best one, the newest."""
     folder, checkpoint = read_any(trainer.directory.path, "best")
     log.info("exact evaluation of %s …", folder.name)
-    load_parameters(trainer.model, checkpoint.model)
+    trainer.model.load_tensors(checkpoint.model)
 
 
 def hyper_parameters(start: Start) -> dict[str, bool | str | float | int]:
@@ -233,7 +234,7 @@ def hyper_parameters(start: Start) -> dict[str, bool | str | float | int]:
     }
 
 
-def trainable(model: LanguageModel, freeze: list[str]) -> dict[str, nn.Parameter]:
+def trainable(model: RecurrentModel, freeze: list[str]) -> dict[str, nn.Parameter]:
     """Freeze the parameters below the given name prefixes, and give the others.
 
     Raises:

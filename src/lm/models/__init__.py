@@ -3,8 +3,18 @@
 from lm.models.gru import GRUConfig
 from lm.models.language_model import LanguageModel, ModelConfig, Output
 from lm.models.lstm import LSTMConfig
+from lm.models.recurrent import RecurrentConfig, RecurrentModel
 from lm.models.rnn import RNNConfig
 
-MODELS: dict[str, type[ModelConfig]] = {"rnn": RNNConfig, "lstm": LSTMConfig, "gru": GRUConfig}
+CELLS: dict[str, type[RecurrentConfig]] = {"rnn": RNNConfig, "lstm": LSTMConfig, "gru": GRUConfig}
+MODELS: dict[str, type[ModelConfig]] = {**CELLS}
 
-__all__ = ["MODELS", "LanguageModel", "ModelConfig", "Output"]
+__all__ = [
+    "CELLS",
+    "MODELS",
+    "LanguageModel",
+    "ModelConfig",
+    "Output",
+    "RecurrentConfig",
+    "RecurrentModel",
+]

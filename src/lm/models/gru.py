@@ -33,11 +33,11 @@ from lm.models.kernels.gru import GRUSequence
 from lm.models.kernels.native_cells import NativeGRU
 from lm.models.kernels.products import Prepare
 from lm.models.kernels.ways import ways_over_a_window
-from lm.models.language_model import ModelConfig
+from lm.models.recurrent import RecurrentConfig
 
 
 @dataclass(kw_only=True, slots=True)
-class GRUConfig(ModelConfig):
+class GRUConfig(RecurrentConfig):
     """A GRU language model.
 
     Attributes:
@@ -45,13 +45,13 @@ class GRUConfig(ModelConfig):
         chrono_max: longest lag for chrono initialisation of the update gate's bias; None is off.
     """
 
-    transient: ClassVar[frozenset[str]] = ModelConfig.transient | {"chrono_max"}
+    transient: ClassVar[frozenset[str]] = RecurrentConfig.transient | {"chrono_max"}
 
     num_biases: int = 1
     chrono_max: int | None = None
 
     def __post_init__(self) -> None:
-        ModelConfig.__post_init__(self)
+        RecurrentConfig.__post_init__(self)
         checks.one_of("model.num_biases", self.num_biases, (0, 1, 2))
         checks.at_least("model.chrono_max", self.chrono_max, 3)
         if self.num_biases == 0 and self.chrono_max is not None:

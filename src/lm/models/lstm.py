@@ -35,11 +35,11 @@ from lm.models.kernels.lstm import LSTMSequence
 from lm.models.kernels.native_cells import NativeLSTM
 from lm.models.kernels.products import Prepare
 from lm.models.kernels.ways import ways_over_a_window
-from lm.models.language_model import ModelConfig
+from lm.models.recurrent import RecurrentConfig
 
 
 @dataclass(kw_only=True, slots=True)
-class LSTMConfig(ModelConfig):
+class LSTMConfig(RecurrentConfig):
     """An LSTM language model.
 
     Attributes:
@@ -50,14 +50,14 @@ class LSTMConfig(ModelConfig):
             biases; None is off.
     """
 
-    transient: ClassVar[frozenset[str]] = ModelConfig.transient | {"forget_bias", "chrono_max"}
+    transient: ClassVar[frozenset[str]] = RecurrentConfig.transient | {"forget_bias", "chrono_max"}
 
     num_biases: int = 1
     forget_bias: float | None = 1.0
     chrono_max: int | None = None
 
     def __post_init__(self) -> None:
-        ModelConfig.__post_init__(self)
+        RecurrentConfig.__post_init__(self)
         checks.one_of("model.num_biases", self.num_biases, (0, 1, 2))
         checks.finite("model.forget_bias", self.forget_bias)
         checks.at_least("model.chrono_max", self.chrono_max, 3)

@@ -27,7 +27,7 @@ from lm.models.kernels.native_cells import NativeRNN
 from lm.models.kernels.products import Prepare
 from lm.models.kernels.rnn import RNNSequence
 from lm.models.kernels.ways import ways_over_a_window
-from lm.models.language_model import ModelConfig
+from lm.models.recurrent import RecurrentConfig
 
 
 class Nonlinearity(Enum):
@@ -46,7 +46,7 @@ APPLY: dict[Nonlinearity, Callable[[Tensor], Tensor]] = {
 
 
 @dataclass(kw_only=True, slots=True)
-class RNNConfig(ModelConfig):
+class RNNConfig(RecurrentConfig):
     """An Elman RNN language model.
 
     Attributes:
@@ -58,7 +58,7 @@ class RNNConfig(ModelConfig):
     num_biases: int = 1
 
     def __post_init__(self) -> None:
-        ModelConfig.__post_init__(self)
+        RecurrentConfig.__post_init__(self)
         checks.one_of("model.num_biases", self.num_biases, (0, 1, 2))
 
     def build_cell(self, input_size: int, hidden_size: int) -> Cell:

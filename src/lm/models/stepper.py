@@ -1,13 +1,13 @@
 """A model advanced one token at a time, for generation.
 
-`LanguageModel.features` prepares its kernels anew in each window, which is most of the work when
+`RecurrentModel.features` prepares its kernels anew in each window, which is most of the work when
 the window is one token. Here what stays the same is prepared once: weights joined and laid out
 for products with few rows, biases summed, buffers allocated. The numbers are those of `features`
 and of the head, up to rounding.
 """
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -18,11 +18,60 @@ from lm.models.gru import GRU
 from lm.models.kernels.few_rows import FewRowsLinear
 from lm.models.language_model import LanguageModel
 from lm.models.lstm import LSTM
+from lm.models.recurrent import RecurrentModel
 from lm.models.rnn import RNN
 from lm.runtime.compute import Kernels
 
 # The input products of the whole vocabulary, in bytes.
 _LARGEST_TABLE = 64 * 2**20
+
+
+@runtime_checkable
+class Advancing(Protocol):
+    """Streams that are generated a token at a time."""
+
+    def logits(self) -> Float[Tensor, "B V"]:
+        """Of the next token, not normalised."""
+
+    def read(self, tokens: Int[Tensor, " B"]) -> None:
+        """Advance every stream by its token."""
+
+
+@torch.no_grad()
+def stepper_after(model: LanguageModel, prompt: Int[Tensor, " T"], num_streams: int) -> Advancing:
+    """Streams that have all read the prompt (once); the fastest way that this model has."""
+    if not isinstance(model, RecurrentModel):
+        return _AnyModel(model, prompt, num_streams)
+    _, state = model.features(prompt[:, None])
+    return Stepper(model, _spread(state, num_streams))
+
+
+def _spread(state: State, num_streams: int) -> State:
+    """One stream's state for each of several."""
+    return [
+        {name: tensor.expand(num_streams, *tensor.shape[1:]) for name, tensor in layer.items()}
+        for layer in state
+    ]
+
+
+class _AnyModel:
+    """A model that nothing is known of but its `log_prob`."""
+
+    def __init__(self, model: LanguageModel, prompt: Tensor, num_streams: int) -> None:
+        self._model = model
+        log_prob, state = model.log_prob(prompt[:, None])
+        self._logits, self._state = (
+            log_prob[-1].expand(num_streams, -1),
+            _spread(state, num_streams),
+        )
+
+    def logits(self) -> Float[Tensor, "B V"]:
+        return self._logits
+
+    @torch.no_grad()
+    def read(self, tokens: Int[Tensor, " B"]) -> None:
+        log_prob, self._state = self._model.log_prob(tokens[None], self._state)
+        self._logits = log_prob[0]
 
 
 class _Layer:
@@ -179,7 +228,7 @@ class Stepper:
     """
 
     @torch.no_grad()
-    def __init__(self, model: LanguageModel, state: State) -> None:
+    def __init__(self, model: RecurrentModel, state: State) -> None:
         cells, num_streams = model.cells, len(state[0]["h"])
         self.embedding = model.embedding.weight.detach()
         # x_t and the h of every layer side by side: a layer's operand [x, h] is a slice of it, in

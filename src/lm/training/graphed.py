@@ -132,7 +132,7 @@ class GraphedStep:
             return None
         key = len(window.tokens)
         if key not in self._lengths and len(self._lengths) < _MAX_LENGTHS:
-            device = self._train.model.embedding.weight.device
+            device = self._train.model.device
             self._lengths[key] = _Length(
                 torch.empty_like(window.tokens, device=device),
                 torch.empty_like(window.targets, device=device),

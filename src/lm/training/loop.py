@@ -165,7 +165,7 @@ class Trainer(Run):
         config, progress = self.config, self.progress
         if not config.sample_tokens:
             return
-        device = self.model.embedding.weight.device
+        device = self.model.device
         (text,) = generate(
             self.model,
             self.tokenizer,

@@ -9,7 +9,7 @@ from lm.data.store import TokenStore
 from lm.data.streams import Streams
 from lm.data.tokenizers import Tokenizer
 from lm.metrics.writer import MetricsWriter
-from lm.models import LanguageModel
+from lm.models import RecurrentModel
 from lm.models.base import State
 from lm.optim.base import Optimizers
 from lm.optim.schedule_base import Schedule
@@ -37,7 +37,7 @@ class Run:
     seed: int
     tokenizer: Tokenizer
     prompt: str
-    model: LanguageModel
+    model: RecurrentModel
     optimizers: Optimizers
     schedule: Schedule
     streams: Streams
@@ -56,7 +56,7 @@ class Run:
     state: State | None = None
 
     def __post_init__(self) -> None:
-        self.statistics = Statistics(self.model.embedding.weight.device)
+        self.statistics = Statistics(self.model.device)
         step = TrainStep(
             self.model,
             self.optimizers,

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lm.checkpoint import Checkpoint
 from lm.errors import CheckpointError
-from lm.models import LanguageModel
+from lm.models import RecurrentModel
 from lm.models.base import State
 from lm.training.progress import Progress
 from lm.training.run import Run
@@ -23,7 +23,7 @@ def capture(run: Run) -> Checkpoint:
         for name, tensor in layer.items():
             training[f"state/{k}/{name}"] = tensor
     return Checkpoint(
-        model=dict(run.model.named_parameters()),
+        model=run.model.tensors(),
         training=training,
         state={
             "progress": run.progress.to_json(),
@@ -50,7 +50,7 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
             "Start a run from them with init_from=.",
         )
     compare_identity(run.identity, checkpoint.state)
-    load_parameters(run.model, checkpoint.model)
+    run.model.load_tensors(checkpoint.model)
     tensors = checkpoint.training
     run.optimizers.load_state(_below("optimizer/", tensors), checkpoint.state["optimizer"])
     run.schedule.load(checkpoint.state["schedule"])
@@ -67,40 +67,17 @@ def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _recurrent_state(model: LanguageModel, tensors: dict[str, Tensor]) -> State | None:
+def _recurrent_state(model: RecurrentModel, tensors: dict[str, Tensor]) -> State | None:
     """None at the start of an epoch, when nothing was saved."""
     if not tensors:
         return None
-    device = model.embedding.weight.device
+    device = model.device
     # A copy is aligned as every tensor of torch's own; one that lies in the file's buffer is not,
     # and MKL's last bits depend on it.
     return [
         {name: tensors[f"{k}/{name}"].to(device, copy=True) for name in cell.state_names}
         for k, cell in enumerate(model.cells)
     ]
-
-
-def load_parameters(model: LanguageModel, tensors: dict[str, Tensor]) -> None:
-    """Copy parameters by name.
-
-    Raises:
-        CheckpointError: a name or a shape differs; names the first.
-    """
-    own = dict(model.named_parameters())
-    for name in sorted(own.keys() ^ tensors.keys()):
-        side = "lacks" if name in own else "has"
-        raise CheckpointError(
-            f"the checkpoint {side} the parameter {name}: it is another architecture",
-            "Use the model configuration that it was trained with.",
-        )
-    for name, parameter in own.items():
-        if parameter.shape != tensors[name].shape:
-            raise CheckpointError(
-                f"{name} has shape {list(tensors[name].shape)} in the checkpoint,"
-                f" {list(parameter.shape)} in the model",
-                "Use the model configuration that it was trained with.",
-            )
-        parameter.data.copy_(tensors[name])
 
 
 def compare_identity(now: dict[str, object], saved: dict[str, object]) -> None:

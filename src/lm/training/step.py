@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from lm.data.streams import Window
 from lm.errors import NumericError
-from lm.models import LanguageModel
+from lm.models import RecurrentModel
 from lm.models.base import State, detach, join_streams, slice_streams
 from lm.models.language_model import part_of
 from lm.optim.base import Optimizers
@@ -43,7 +43,7 @@ class TrainStep:
 
     def __init__(
         self,
-        model: LanguageModel,
+        model: RecurrentModel,
         optimizers: Optimizers,
         statistics: Statistics,
         *,
@@ -70,7 +70,7 @@ class TrainStep:
         self, window: Window, state: State | None, *, step: int, lr_multiplier: float
     ) -> State:
         """Train on a window; the state to carry into the next one."""
-        device = self.model.embedding.weight.device
+        device = self.model.device
         self.optimizers.set_lr(lr_multiplier)
         return self.update(
             window.tokens.to(device, non_blocking=True),
