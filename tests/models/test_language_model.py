@@ -14,7 +14,7 @@ from lm.models.gru import GRUConfig
 from lm.models.init import InitConfig, PartInit, Scheme
 from lm.models.language_model import parameter_counts
 from lm.models.lstm import LSTMConfig
-from lm.models.recurrent import InitialState
+from lm.models.recurrent_config import InitialState
 from lm.models.rnn import RNNConfig
 from lm.runtime.compute import Compute, Kernels, Precision
 from lm.runtime.randomness import Noise

@@ -35,7 +35,7 @@ from lm.models.kernels.lstm import LSTMSequence
 from lm.models.kernels.native_cells import NativeLSTM
 from lm.models.kernels.products import Prepare
 from lm.models.kernels.ways import ways_over_a_window
-from lm.models.recurrent import RecurrentConfig
+from lm.models.recurrent_config import RecurrentConfig
 
 
 @dataclass(kw_only=True, slots=True)
@@ -82,6 +82,8 @@ class LSTM(Cell):
 
     state_names: ClassVar[tuple[str, ...]] = ("h", "c")
     mixed_precision: ClassVar[bool] = True
+    hoists_input: ClassVar[bool] = True
+    masks_state: ClassVar[bool] = True
 
     def __init__(
         self,
