@@ -13,7 +13,7 @@ named tensors with B first. So any cell fits, and a slice over streams is one in
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import ClassVar, cast
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -31,7 +31,6 @@ Sequence = Callable[[Tensor, LayerState, Weights], tuple[Tensor, LayerState]]
 
 # In a cell's weights, where state dropout is on: the mask of h_{t−1} [B, H] of this window.
 KEEP_H = "keep_h"
-_MASKS = frozenset({KEEP_H})
 
 # About a window: a kernel that prepares the matrix first earns it back over the steps.
 _STEPS_TO_MEASURE = 32
@@ -70,7 +69,7 @@ class Cell(nn.Module):
         mixed_precision: the cell can compute with matrices in bf16 and all else in float32.
         hoists_input: `step` uses x in `input_product` only, so that `stepwise` may compute that
             for all steps at once.
-        masks_state: `step` uses h_{t−1} in `recurrent_product` only, where state dropout acts.
+        masks_state: state dropout acts in `step`, by `recurrent_product` or `keep_state`.
         compute: where, and by which kernels.
     """
 
@@ -94,6 +93,11 @@ class Cell(nn.Module):
     def state_sizes(self) -> dict[str, int]:
         """Size of each tensor of the state."""
         return dict.fromkeys(self.state_names, self.hidden_size)
+
+    @property
+    def learned_states(self) -> tuple[str, ...]:
+        """The tensors of the state that `initial_state=learned` may learn."""
+        return tuple(self.state_sizes)
 
     @property
     def recurrent_matrices(self) -> list[str]:
@@ -153,18 +157,16 @@ class Cell(nn.Module):
         """`reference`, with input products hoisted where that can be, and weight gradients of the
         window in one product each.
         """
-        inside = dict(weights)
         if self.hoists_input:
             x = input_product(x, weights)
-            inside = {n: w for n, w in weights.items() if n not in ("weight_ih", "bias_ih")}
-        matrices = {
+            weights = {n: w for n, w in weights.items() if n not in ("weight_ih", "bias_ih")}
+        deferred = {
             name: Deferred(weight, prepare, x.shape[1])
-            for name, weight in inside.items()
-            if weight.ndim > 1 and name not in _MASKS
+            for name, weight in weights.items()
+            if weight.ndim > 1 and name != KEEP_H
         }
-        # To the cell's `step` they are the weights by name: `product` knows what to do with them.
-        y, state = self.reference(x, state, cast(Weights, {**inside, **matrices}))
-        for matrix in matrices.values():
+        y, state = self.reference(x, state, PreparedWeights(weights, deferred))
+        for matrix in deferred.values():
             matrix.close()
         return y, state
 
@@ -234,28 +236,42 @@ def total_bias(weights: Weights) -> Tensor | None:
     return sum(biases[1:], biases[0]) if biases else None
 
 
+class PreparedWeights(dict[str, Tensor]):
+    """A layer's weights for one window, some of them made ready for many products.
+
+    Attributes:
+        deferred: those, by name.
+    """
+
+    def __init__(self, weights: Weights, deferred: Mapping[str, Deferred]) -> None:
+        super().__init__(weights)
+        self.deferred = deferred
+
+
 def input_product(x: Tensor, weights: Weights) -> Tensor:
     """W_ih x + b_ih, gates stacked along the last dimension; x itself where that was hoisted."""
-    if "weight_ih" not in weights:
-        return x
-    return product(x, weights["weight_ih"], weights.get("bias_ih"))
+    return product(x, weights, "weight_ih", "bias_ih") if "weight_ih" in weights else x
 
 
 def recurrent_product(h: Tensor, weights: Weights) -> Tensor:
     """W_hh (m · h) + b_hh, gates stacked along the last dimension; m is the mask of state dropout,
     where there is one.
     """
-    if KEEP_H in weights:
-        h = h * weights[KEEP_H]
-    return product(h, weights["weight_hh"], weights.get("bias_hh"))
+    return product(keep_state(h, weights), weights, "weight_hh", "bias_hh")
 
 
-def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """W x + b in the weight's dtype; the result has the dtype of x."""
-    if isinstance(weight, Deferred):
-        result: Tensor = weight(x.to(weight.dtype)).to(x.dtype)
-        return result if bias is None else result + bias
-    if x.dtype == weight.dtype:
+def keep_state(h: Tensor, weights: Weights) -> Tensor:
+    """h without the units that state dropout drops in this window."""
+    return h * weights[KEEP_H] if KEEP_H in weights else h
+
+
+def product(x: Tensor, weights: Weights, name: str, bias_name: str = "") -> Tensor:
+    """W x + b in the weight's dtype, b where the weights have it; the result has the dtype of x."""
+    weight, bias = weights[name], weights.get(bias_name)
+    if isinstance(weights, PreparedWeights) and name in weights.deferred:
+        result = weights.deferred[name](x.to(weight.dtype)).to(x.dtype)
+    elif x.dtype == weight.dtype:
         return nn.functional.linear(x, weight, bias)
-    result = nn.functional.linear(x.to(weight.dtype), weight).to(x.dtype)
+    else:
+        result = nn.functional.linear(x.to(weight.dtype), weight).to(x.dtype)
     return result if bias is None else result + bias

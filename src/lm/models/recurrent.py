@@ -49,8 +49,9 @@ class RecurrentModel(LanguageModel):
         self.initial = nn.ParameterDict()
         if learned_start:
             for k, cell in enumerate(cells):
-                for name, size in cell.state_sizes.items():
-                    self.initial[f"{k}_{name}"] = nn.Parameter(torch.zeros(size))
+                for name in cell.learned_states:
+                    start = torch.zeros(cell.state_sizes[name])
+                    self.initial[f"{k}_{name}"] = nn.Parameter(start)
         self.head = head
         self.residual, self.skip = residual, skip
         self.rates, self.penalty, self.state_reset = dropout, penalty, state_reset
