@@ -26,6 +26,7 @@ from lm.training.loop import Trainer
 from lm.training.progress import Limits
 from lm.training.signals import StopFlag
 from lm.training.snapshot import restore
+from lm.training.windows import Windows
 
 log = logging.getLogger(__name__)
 
@@ -68,10 +69,9 @@ def assemble(start: Start, held: ExitStack) -> Trainer:
     model = model.to(compute.device)
     model.compute = compute
     optimizers = config.optim.build(trainable(model, config.freeze), lr_scales=config.lr_scales)
-    limits = Limits.of(config.trainer, streams)
-    schedule = config.schedule.build(
-        total_steps=limits.total_steps, steps_per_epoch=streams.windows_per_epoch
-    )
+    windows = Windows(streams, config.trainer.random_window, config.seed)
+    limits = Limits.of(config.trainer, windows)
+    schedule = config.schedule.build(total_steps=limits.total_steps, epoch_of=windows.epoch_of)
     directory = start.directory
     if directory is None:
         directory = RunDirectory.create(Path(config.runs) / config.name, job_directory())
@@ -85,6 +85,7 @@ def assemble(start: Start, held: ExitStack) -> Trainer:
         optimizers=optimizers,
         schedule=schedule,
         streams=streams,
+        windows=windows,
         valid=prepared.stores["valid"],
         test=prepared.stores["test"],
         limits=limits,

@@ -175,7 +175,8 @@ class GraphedStep:
         train = self._train
         state = (guard.optimizer.state.values() for guard in train.optimizers.guards)
         optimizer = chain.from_iterable(kept.values() for kept in chain.from_iterable(state))
-        tensors = chain(self._parameters, train.statistics.sums.values(), optimizer)
+        averages = train.averages.tensors.values()
+        tensors = chain(self._parameters, train.statistics.sums.values(), optimizer, averages)
         addresses = tuple(tensor.data_ptr() for tensor in tensors)
         if addresses != self._addresses:
             self._addresses = addresses
