@@ -108,7 +108,7 @@ def test_statistics_leave_skipped_steps_out() -> None:
     def add(nats: float, norm: float, *, clipped: bool, skip: bool) -> None:
         statistics.add(
             nats=torch.tensor(nats), tokens=10, norm=torch.tensor(norm),
-            clipped=yes if clipped else no, skip=yes if skip else no,
+            clipped=yes if clipped else no, skip=yes if skip else no, bad=yes if skip else no,
         )  # fmt: skip
 
     add(20.0, 1.0, clipped=False, skip=False)
