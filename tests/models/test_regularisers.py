@@ -57,7 +57,7 @@ def test_a_regulariser_acts_in_training_only_and_repeats_with_its_step(
     torch.testing.assert_close(calm.nll, plain(x, y, state).nll, rtol=0, atol=0)
     torch.testing.assert_close(calm.objective, calm.nll.mean())
     moved = model(x, y, state, noise=NOISE)
-    assert abs(float(moved.objective - calm.objective)) > 1e-6
+    assert abs((moved.objective - calm.objective).item()) > 1e-6
     assert torch.equal(moved.objective, model(x, y, state, noise=NOISE).objective)
     if "penalty" in fields:  # reported is the loss alone
         torch.testing.assert_close(moved.nll, calm.nll, rtol=1e-12, atol=0)
@@ -67,7 +67,6 @@ def test_words_are_dropped_whole_and_wherever_they_occur() -> None:
     model = build(dropout=DropoutConfig(words=0.4))
     tokens = torch.arange(V).repeat(2, 1).T.contiguous()[:, :1].repeat(2, 1)  # each word twice
     seen = []
-    model.layers[0].register_forward_hook(lambda *_: None)
     original = model.cells[0].sequence
     model.cells[0].sequence = lambda x, *rest: (seen.append(x), original(x, *rest))[1]  # type: ignore[method-assign]
     output = model(tokens, tokens, noise=Noise(1, 0, 1))
@@ -77,7 +76,8 @@ def test_words_are_dropped_whole_and_wherever_they_occur() -> None:
     assert torch.equal(first, second)
     dropped = (first == 0).double().mean().item()
     assert 0.1 < dropped < 0.7
-    assert first[first > 0].unique().tolist() == pytest.approx([1 / 0.6], rel=1e-4)
+    kept = first[first > 0]
+    torch.testing.assert_close(kept, torch.full_like(kept, 1 / 0.6), rtol=1e-4, atol=0)
     rows = gradients(model, output.objective)["embedding.weight"].abs().sum(1)
     assert torch.equal(rows == 0, first == 0)
 
@@ -120,10 +120,8 @@ def test_a_slice_of_the_streams_sees_the_same_dropped_weights_and_its_own_states
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru", "mogrifier", "slstm"])
 def test_state_dropout_masks_h_alike_in_every_step(cell: str) -> None:
-    model, plain = (
-        build(cell, num_layers=1, dropout=DropoutConfig(state=0.5)),
-        build(cell, num_layers=1),
-    )
+    plain = build(cell, num_layers=1)
+    model = build(cell, num_layers=1, dropout=DropoutConfig(state=0.5))
     like = torch.zeros(B, H, dtype=torch.float64)
     mask = NOISE.keep_mask("dropout.state.0", (B, H), 0.5, stream_dim=0, like=like)
     assert 0.2 < (mask == 0).double().mean() < 0.8
@@ -223,7 +221,7 @@ def test_residual_and_skip_connections() -> None:
         ({"skip": True, "num_layers": 1}, "needs a second layer"),
         ({"state_reset": 1.0}, r"model.state_reset must be a number in \[0, 1\)"),
         ({"parameters": "many"}, "model.parameters must be a number of parameters"),
-        ({"parameters": "1M", "layer_sizes": [4]}, "overrules"),
+        ({"parameters": "1M", "layer_sizes": [4, 4]}, "overrules"),
     ],
 )
 def test_contradictions_are_refused(fields: dict[str, object], reason: str) -> None:
