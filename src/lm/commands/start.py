@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lm.checkpoint import Checkpoint, read_any
 from lm.config import (
@@ -25,8 +25,9 @@ from lm.data.corpus import Corpus
 from lm.data.sources.cut import first_bytes
 from lm.data.store import TokenStore
 from lm.data.tokenizers import Tokenizer, TokenizerConfig, tokenizer_from_json
-from lm.errors import CheckpointError
-from lm.models import LanguageModel
+from lm.errors import CheckpointError, ConfigError
+from lm.models import LanguageModel, ModelConfig, RecurrentConfig
+from lm.models.recurrent_config import HeadKind
 from lm.run_directory import RunDirectory
 from lm.runtime.compute import Compute, Precision
 
@@ -73,6 +74,21 @@ class Start:
     def plain_config(self) -> dict[str, Any]:
         """The configuration as plain data, without anything of this machine's environment."""
         return plain(portable_config(self.composed))
+
+    def settle_sizes(self, vocab_size: int) -> None:
+        """Put sizes in the place of a budget of parameters, so that a checkpoint says what it is.
+
+        Raises:
+            ConfigError: the budget is too small for this vocabulary.
+        """
+        model = self.config.model
+        if not isinstance(model, RecurrentConfig) or model.parameters is None:
+            return
+        solved = model.solved(vocab_size)
+        log.info("model.parameters=%s: hidden size %d", model.parameters, solved.hidden_size)
+        self.config.model = solved
+        OmegaConf.update(self.composed, "model.hidden_size", solved.hidden_size)
+        OmegaConf.update(self.composed, "model.parameters", None)
 
     def build_model(self, tokenizer: Tokenizer, text: TokenStore) -> LanguageModel:
         """The model, from the seed or from the weights to start with.
@@ -149,10 +165,24 @@ def _init_from(path: Path, call: Invocation) -> Start:
     corpus = _corpus(config)
     tokenizer = tokenizer_from_json(checkpoint.tokenizer)
     if config.extend_vocabulary:
+        _check_extendable(ours)
         before = tokenizer.vocab_size
         tokenizer = tokenizer.extended(corpus.train)
         log.info("vocabulary extended from %d to %d", before, tokenizer.vocab_size)
     return Start(config, composed, compute, corpus, tokenizer, weights=checkpoint)
+
+
+def _check_extendable(model: ModelConfig) -> None:
+    """Refuse heads in which a word's place depends on how frequent it was.
+
+    Raises:
+        ConfigError: an adaptive softmax.
+    """
+    if isinstance(model, RecurrentConfig) and model.head is HeadKind.adaptive:
+        raise ConfigError(
+            "extend_vocabulary=true: model.head=adaptive has clusters of the old words only",
+            "Start from weights with model.head=softmax or mixture.",
+        )
 
 
 def _extended(saved: dict[str, torch.Tensor], model: LanguageModel) -> dict[str, torch.Tensor]:

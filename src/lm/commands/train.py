@@ -64,6 +64,7 @@ def assemble(start: Start, held: ExitStack) -> Trainer:
         config.data.unit,
         label=f"the training split of {start.corpus.name}",
     )
+    start.settle_sizes(prepared.tokenizer.vocab_size)
     model = start.build_model(prepared.tokenizer, prepared.stores["train"])
     assert isinstance(model, RecurrentModel)
     model = model.to(compute.device)
