@@ -1,9 +1,12 @@
 """`lm reproduce` as a user calls it, on a row with a recipe of a few steps."""
 
+import contextlib
 import hashlib
+import io
 import json
 import math
 import os
+import shutil
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +21,13 @@ from lm.cli import main
 from lm.cli.launch import run_job
 from lm.cli.report import report
 from lm.cli.rows import with_recipe
-from lm.config import compose, prepare
+from lm.config import compose, prepare, recipe_changes
 from lm.errors import LmError, Stopped
 from lm.reproduction import registry
+from lm.reproduction.records import measured
 from lm.reproduction.row import Metric, Row, Stage
+from lm.reproduction.verdict import Comparison, Verdict
+from lm.run_directory import RunDirectory
 from lm.training.step import TrainStep
 
 TEXT = "".join(
@@ -69,6 +75,29 @@ def reproduce(*overrides: str, code: int = 0) -> None:
     assert found == code
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of runs with the row done once, and what the command line said."""
+    place = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as said:
+        patch.chdir(place)
+        patch.setenv("LM_CACHE", str(place.parent / "cache"))
+        patch.setitem(registry.ROWS, "tiny", TINY)
+        for name, text in SPLITS.items():
+            Path(f"{name}.txt").write_text(text)
+        assert main(["reproduce", "tiny", *QUIET, "record=kept"]) == 0
+    (place / "said").write_text(said.getvalue())
+    return place
+
+
+@pytest.fixture
+def done(trained: Path) -> Path:
+    """That run in this test's own folder of runs."""
+    shutil.copytree(trained / "runs", "runs")
+    (run,) = runs()
+    return run
+
+
 def published(monkeypatch: pytest.MonkeyPatch, value: float, **changes: Any) -> None:
     stage = replace(TINY.stages[0], published=value)
     monkeypatch.setitem(registry.ROWS, "tiny", replace(TINY, stages=(stage,), **changes))
@@ -108,20 +137,18 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, step: int, after: int = 0) -> None:
     monkeypatch.setattr(TrainStep, "__call__", call)
 
 
-def test_a_row_passes_and_leaves_a_record(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["reproduce", "tiny", *QUIET, "record=kept"]) == 0
-    (run,) = runs()
-    found = record(run)
-    (kept,) = Path("kept").iterdir()
+def test_a_row_passes_and_leaves_a_record(trained: Path, done: Path) -> None:
+    found = record(done)
+    (kept,) = (trained / "kept").iterdir()
     assert json.loads(kept.read_text()) == found
-    assert kept.name == f"tiny_{run.name}.json"
+    assert kept.name == f"tiny_{done.name}.json"
     # The numbers, from what `lm evaluate` says by itself.
-    said = capsys.readouterr().out
-    assert main(["evaluate", f"run={run}", "output=scores.json", *QUIET[:2]]) == 0
+    assert main(["evaluate", f"run={done}", "output=scores.json", *QUIET[:2]]) == 0
     score = json.loads(Path("scores.json").read_text())["test"]
     assert found["measured"] == pytest.approx(score["perplexity"], rel=1e-12)
     assert found["test"]["num_tokens"] == len(SPLITS["test"].split()) + 27 - 1
     assert found["relative_difference"] == pytest.approx(score["perplexity"] / 1000 - 1)
+    said = (trained / "said").read_text()
     assert said.startswith(f"PASS  tiny: test perplexity {score['perplexity']:.2f}, published 1000")
     assert (found["verdict"], found["published"], found["tolerance"]) == ("PASS", 1000.0, 0.04)
     assert (found["seed"], found["modified"]) == (1, [])
@@ -134,89 +161,95 @@ def test_a_row_passes_and_leaves_a_record(capsys: pytest.CaptureFixture[str]) ->
     assert (machine["torch"], machine["lm"]) == (torch.__version__, lm.__version__)
     assert machine["precision"] in ("fp32", "bf16")
     assert machine["cpus"] == os.cpu_count()
-    assert str(Path.cwd()) not in kept.read_text()
+    assert str(trained) not in kept.read_text()
 
 
 def test_a_failure_is_an_exit_code_of_its_own(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    done: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    forbid_training(monkeypatch)  # the run is done, and only compared again
     published(monkeypatch, 2.0)
     reproduce(code=8)
     said = capsys.readouterr()
     assert said.out.startswith("FAIL  tiny: test perplexity ")
     assert "lm: error: tiny was not reproduced: test perplexity" in said.err
     assert "instead of 2.00" in said.err
-    (run,) = runs()
-    assert record(run)["verdict"] == "FAIL"
-    # The tolerance is what decides, and the finished run is only compared again.
-    forbid_training(monkeypatch)
-    value = record(run)["measured"]
+    assert record(done)["verdict"] == "FAIL"
+    value = record(done)["measured"]
     published(monkeypatch, value / 1.0399)
     reproduce()
     published(monkeypatch, value / 1.0401)
     reproduce(code=8)
-    assert runs() == [run]
+    assert runs() == [done]
 
 
 def test_a_stopped_row_goes_on_exactly_by_the_same_command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    done: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with monkeypatch.context() as patch:
         stop_at(patch, 7)
         reproduce("fresh=true", code=75)
     assert "Continue with: lm reproduce tiny runtime.device=cpu" in capsys.readouterr().err
+    (stopped,) = set(runs()) - {done}
+    assert "PASS" not in capsys.readouterr().out
     reproduce()
-    (stopped,) = runs()
-    assert "PASS" in capsys.readouterr().out
-    reproduce("fresh=true")
-    (whole,) = set(runs()) - {stopped}
-    one, other = last_weights(whole), last_weights(stopped)
+    assert capsys.readouterr().out.startswith("PASS")
+    assert len(runs()) == 2
+    one, other = last_weights(done), last_weights(stopped)
     assert all(one[name].equal(other[name]) for name in one)
-    with monkeypatch.context() as patch:
-        forbid_training(patch)
-        reproduce()
-    assert len(runs()) == 2
 
 
-@pytest.mark.parametrize("override", ["trainer.max_steps=12", "model=gru"])
 def test_a_modified_recipe_never_counts(
-    override: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    done: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reproduce(override)
+    reproduce("trainer.max_steps=12")
     said = capsys.readouterr().out
-    key = override.partition("=")[0]
     assert said.startswith("modified  tiny: ")
-    assert f"modified recipe: {key}: " in said
-    (run,) = runs()
+    assert said.endswith("; modified recipe: trainer.max_steps: 20 → 12\n")
+    (run,) = set(runs()) - {done}
     assert record(run)["verdict"] == "modified"
-    assert len(record(run)["modified"]) == 1
-    with monkeypatch.context() as patch:
-        forbid_training(patch)
-        reproduce(override)
-    reproduce()  # the recipe itself has a run of its own
-    assert capsys.readouterr().out.splitlines()[-1].startswith("PASS")
-    assert len(runs()) == 2
+    assert record(run)["modified"] == ["trainer.max_steps: 20 → 12"]
+    # Each has a run of its own.
+    forbid_training(monkeypatch)
+    reproduce("trainer.max_steps=12")
+    reproduce()
+    said = capsys.readouterr().out
+    assert [line.split()[0] for line in said.splitlines()] == ["modified", "PASS"]
 
 
+def test_what_departs_from_a_recipe_is_told_by_value_and_not_by_what_was_typed() -> None:
+    recipe = compose("train", RECIPE)
+
+    def changes(*overrides: str) -> tuple[str, ...]:
+        return recipe_changes(recipe, compose("train", [*RECIPE, *overrides]))
+
+    assert changes("optim.lr=1e-2", "seed=7", "runtime.precision=fp32", "data.root='here'") == ()
+    assert changes("model=gru") == ("model: lstm → gru",)
+    assert changes("optim.lr=0.02", "trainer.max_epochs=null") == (
+        "optim.lr: 0.01 → 0.02",
+        "trainer.max_epochs: 3 → null",
+    )
+
+
+@pytest.mark.usefixtures("done")
 def test_what_changes_no_number_stays_a_reproduction(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Path("elsewhere").mkdir()
     for name in SPLITS:
         Path(f"{name}.txt").rename(f"elsewhere/{name}.txt")
+    Path("runs").rename("other")
     harmless = ["data.root=elsewhere", "runtime.threads=1", "runs=other", "trainer.log_every=7"]
-    reproduce(*harmless, "seed=2")
-    assert record(runs("other")[0])["seed"] == 2
     with monkeypatch.context() as patch:
         forbid_training(patch)
-        reproduce(*harmless, "seed=2", "trainer.keep=1")
-    reproduce(*harmless, "seed=3")  # another seed is another run, of the same recipe
-    assert len(runs("other")) == 2
+        reproduce(*harmless)
+    reproduce(*harmless, "seed=2")  # another seed is another run, of the same recipe
+    assert [record(run)["seed"] for run in runs("other")] == [1, 2]
     assert all(line.startswith("PASS") for line in capsys.readouterr().out.splitlines())
 
 
 def test_other_data_are_refused_before_anything_is_written(
-    capsys: pytest.CaptureFixture[str],
+    done: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("valid.txt").write_text(TEXT.replace("cat", "cow"))
     before = sorted(Path().rglob("*"))
@@ -225,14 +258,14 @@ def test_other_data_are_refused_before_anything_is_written(
     assert "the valid split of text is not the one that tiny was published on" in said
     assert "changed_data=true" in said
     assert sorted(Path().rglob("*")) == before
+    # The run on the published data is not one on these, although its configuration is.
     reproduce("changed_data=true")
     assert "modified recipe: other data" in capsys.readouterr().out
-    (changed,) = runs()
+    (changed,) = set(runs()) - {done}
     assert record(changed)["data"]["verified"] is False
-    # A run on other data is not this row's, although its configuration is.
     Path("valid.txt").write_text(SPLITS["valid"])
+    forbid_training(monkeypatch)
     reproduce()
-    assert len(runs()) == 2
     assert capsys.readouterr().out.startswith("PASS")
 
 
@@ -257,9 +290,6 @@ def test_stages_start_from_the_best_of_the_one_before(
     assert lines[-1].startswith("FAIL  tiny finetune: ")
     tuned, trained = (record(run)["measured"] for run in stopped)
     assert tuned == pytest.approx(trained, rel=1e-5)
-    with monkeypatch.context() as patch:
-        forbid_training(patch)
-        reproduce(code=8)
 
 
 def test_a_mistake_in_a_later_stage_shows_before_the_first_is_trained(
@@ -310,36 +340,36 @@ def test_a_record_folder_that_cannot_be_is_found_out_first(
     assert runs() == []
 
 
-def test_a_damaged_run_is_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
-    reproduce()
-    (run,) = runs()
-    for config in run.glob("checkpoints/step-*/config.yaml"):
+def test_a_damaged_run_is_passed_over(done: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for config in done.glob("checkpoints/step-*/config.yaml"):
         config.write_text("{")
     reproduce()
-    assert f"passing over {run}" in capsys.readouterr().err
+    assert f"passing over {done}" in capsys.readouterr().err
     assert len(runs()) == 2
 
 
-def test_bits_are_counted_per_byte_or_per_published_character(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    lossless = replace(TINY.stages[0], overrides=(*RECIPE, "tokenizer=byte"))
-    row = replace(TINY, stages=(lossless,), metric=Metric.bits_per_byte)
-    monkeypatch.setitem(registry.ROWS, "tiny", row)
-    reproduce()
-    (run,) = runs()
-    nats = record(run)["test"]["nats"]
-    size = len(SPLITS["test"])
-    assert record(run)["measured"] == pytest.approx(nats / math.log(2) / (size - 1), rel=1e-12)
-    row = replace(row, metric=Metric.bits_per_character, characters=size // 2)
-    monkeypatch.setitem(registry.ROWS, "tiny", row)
-    reproduce()
-    assert record(run)["measured"] == pytest.approx(nats / math.log(2) / (size // 2), rel=1e-12)
-    assert record(run)["metric"] == "test bits per character"
+def test_the_metric_is_taken_from_the_nats(done: Path) -> None:
+    directory = RunDirectory(done)
+    summary = json.loads((done / "summary.json").read_text())
+    test = {"nats": 300.0, "num_tokens": 99, "num_bytes": 400, "num_words": 90, "num_streams": 1}
+
+    def value(metric: Metric, **changes: object) -> float:
+        summary["test"] = {**test, "lossy": None, **changes}
+        (done / "summary.json").write_text(json.dumps(summary))
+        row = replace(TINY, metric=metric, characters=200)
+        return measured(row, directory)
+
+    assert value(Metric.perplexity) == pytest.approx(math.exp(300 / 99))
+    assert value(Metric.bits_per_byte) == pytest.approx(300 / math.log(2) / 400)
+    assert value(Metric.bits_per_character) == pytest.approx(300 / math.log(2) / 200)
+    assert math.isnan(value(Metric.bits_per_byte, lossy="3 unknown tokens"))
+    assert value(Metric.perplexity, nats=None) == math.inf
+    for bad in (math.nan, math.inf):
+        assert Comparison(TINY, TINY.stages[0], 5.0, bad).verdict is Verdict.failed
 
 
 def test_the_list_has_a_line_for_each_row_and_shows_the_newest_record(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    done: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def line(*arguments: str) -> str:
         capsys.readouterr()
@@ -348,18 +378,15 @@ def test_the_list_has_a_line_for_each_row_and_shows_the_newest_record(
         assert [text.split()[0] for text in said[1 : len(registry.ROWS) + 1]] == list(registry.ROWS)
         return next(text for text in said if text.startswith("tiny "))
 
-    assert "1000.00 ppl" in line()
-    assert line().endswith("not run to the end")
-    reproduce("optim.lr=0.02")
-    assert line().endswith("not run to the end")
-    reproduce("runs=other")
-    assert line().endswith("not run to the end")
-    (run,) = runs("other")
-    found = record(run)
+    assert "1000.00 ppl" in line("runs=nowhere")
+    assert line("runs=nowhere").endswith("not run to the end")
+    found = record(done)
     shown = f"PASS {found['measured']:.2f} ({found['relative_difference']:+.1%})"
-    assert f"{shown}, {found['date'][:10]}, {found['machine']['cpu']}" in line("runs=other")
-    # A newer record counts for more, wherever it is kept; what is no record is passed over.
+    assert line().endswith(f"{shown}, {found['date'][:10]}, {found['machine']['cpu']}")
+    # A newer record counts for more; a modified one never, and what is no record is passed over.
+    newest = {**found, "verdict": "modified", "date": "2999-02-01T00:00:00+00:00"}
     newer = {**found, "verdict": "FAIL", "measured": None, "date": "2999-01-01T00:00:00+00:00"}
-    for name, content in (("b", "{}"), ("c", "no JSON"), ("d", json.dumps(newer))):
-        (run / f"{name}.json").write_text(content)
-    assert "FAIL not finite, 2999-01-01" in line("runs=other")
+    for name, content in (("b", "{}"), ("c", "no JSON"), ("d", newer), ("e", newest)):
+        text = content if isinstance(content, str) else json.dumps(content)
+        (done / f"{name}.json").write_text(text)
+    assert "FAIL not finite, 2999-01-01" in line()

@@ -34,7 +34,8 @@ def test_the_published_values_are_those_that_were_asked_for() -> None:
     stated = {
         "ptb_small": 117.61, "ptb_small_tied": 110.44, "ptb_small_tied_40": 87.17,
         "ptb_medium_untied": 80.97, "ptb_medium": 75.96, "ptb_large_untied": 77.42,
-        "ptb_large": 72.30, "zaremba_small": 114.5, "zaremba_medium": 82.7, "zaremba_large": 78.4,
+        "ptb_large": 72.30, "ptb_char": 1.175, "enwik8": 1.232,
+        "zaremba_small": 114.5, "zaremba_medium": 82.7, "zaremba_large": 78.4,
     }  # fmt: skip
     assert {name: ROWS[name].published for name in stated} == stated
 
@@ -129,6 +130,7 @@ def test_costs_say_whether_they_were_measured() -> None:
     assert str(Cost(minutes=6.6)) == "≈ 7 min"
     assert str(Cost(minutes=6.6, measured=True)) == "7 min"
     assert str(Cost(minutes=171)) == "≈ 2.9 h"
+    assert str(Cost(minutes=10_000)) == "≈ 7 days"
 
 
 def corpus(tmp_path: Path) -> Corpus:

@@ -10,6 +10,7 @@ from lm.reproduction.row import Cost, Metric, Row, Stage
 
 _EXAMPLES = "pytorch/examples, README of word_language_model of 2017 (then on the PTB)"
 _ZAREMBA = "Zaremba, Sutskever & Vinyals 2014, arXiv:1409.2329, table 1"
+_MERITY = "Merity, Keskar & Socher 2018, arXiv:1803.08240, and the README of awd-lstm-lm"
 
 
 def find(name: str) -> Row:
@@ -114,6 +115,28 @@ _LISTED = (
         stages=(Stage(experiment="zaremba_large", published=78.4),),
         cpu=Cost(minutes=820),
         note="Their code tests the last weights, we the best on validation.",
+    ),
+    Row(
+        name="ptb_char",
+        system="Merity et al. AWD-LSTM 3x1000, characters",
+        data="ptb",
+        source=_MERITY,
+        stages=(Stage(experiment="ptb_char", published=1.175),),
+        metric=Metric.bits_per_character,
+        characters=442_423,
+        cpu=Cost(minutes=10_000),
+        note="Bits are divided by the characters of ptb.char.test.txt, which has no space at the"
+        " ends of lines; windows are of one length.",
+    ),
+    Row(
+        name="enwik8",
+        system="Merity et al. AWD-LSTM 3x1840, bytes",
+        data="enwik8",
+        source=_MERITY,
+        stages=(Stage(experiment="enwik8", published=1.232),),
+        metric=Metric.bits_per_byte,
+        cpu=Cost(minutes=60_000),
+        note="Windows are of one length; the rate is divided once more after epoch 45.",
     ),
     Row(
         name="torch_source",

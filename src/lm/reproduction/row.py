@@ -29,8 +29,12 @@ class Cost:
     measured: bool = False
 
     def __str__(self) -> str:
-        small = self.minutes < 90
-        amount = f"{self.minutes:.0f} min" if small else f"{self.minutes / 60:.1f} h"
+        if self.minutes < 90:
+            amount = f"{self.minutes:.0f} min"
+        elif self.minutes < 48 * 60:
+            amount = f"{self.minutes / 60:.1f} h"
+        else:
+            amount = f"{self.minutes / (24 * 60):.0f} days"
         return amount if self.measured else f"≈ {amount}"
 
 
