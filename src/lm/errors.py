@@ -57,6 +57,12 @@ class OutOfMemoryError(LmError):
     code = 7
 
 
+class ReproductionError(LmError):
+    """A recipe was run to its end and did not give the published value."""
+
+    code = 8
+
+
 class Stopped(BaseException):
     """A signal asked the run to stop and it saved first.
 

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from lm.checkpoint import CheckpointFolder
 from lm.errors import CheckpointError, StorageError
+from lm.runtime.device import cpu_name
 from lm.runtime.files import storage_errors, write_atomically
 from lm.runtime.lock import try_lock
 
@@ -57,8 +58,11 @@ class RunDirectory:
         return cls(path)
 
     @staticmethod
-    def check_place(parent: Path) -> None:
-        """Find out before any work whether runs can be written below `parent`.
+    def check_place(parent: Path, field: str = "runs") -> None:
+        """Find out before any work whether files can be written below `parent`.
+
+        Args:
+            field: what the user can set to choose another place.
 
         Raises:
             StorageError: it is a file, or read-only.
@@ -69,7 +73,7 @@ class RunDirectory:
         if not place.is_dir() or not os.access(place, os.W_OK):
             raise StorageError(
                 f"cannot create {parent}: {place} is not a writable folder",
-                "Choose another folder with runs=.",
+                f"Choose another folder with {field}=.",
             )
 
     @classmethod
@@ -149,6 +153,7 @@ def _environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "cpu": cpu_name(),
         "cpus": os.cpu_count(),
         "versions": {name: version(name) for name in ("lm", *names)},
         "git": _git(),

@@ -4,7 +4,6 @@ import json
 import logging
 import math
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 from tqdm import tqdm
@@ -79,7 +78,7 @@ def write_scores(path: Path, scores: dict[str, Score]) -> None:
             "perplexity": finite(score.perplexity),
             "bits_per_byte": finite(score.bits_per_byte),
             "word_perplexity": finite(score.word_perplexity),
-            **{**asdict(score), "nats": finite(score.nats)},
+            **score.to_json(),
         }
         for split, score in scores.items()
     }

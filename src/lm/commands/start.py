@@ -115,10 +115,11 @@ def begin(config: TrainConfig, call: Invocation, held: ExitStack) -> Start:
     if config.init_from is not None:
         return _init_from(Path(config.init_from), call)
     compute = config.runtime.build()
-    return Start(config, call.config, compute, _corpus(config), config.tokenizer)
+    return Start(config, call.config, compute, corpus_of(config), config.tokenizer)
 
 
-def _corpus(config: TrainConfig) -> Corpus:
+def corpus_of(config: TrainConfig) -> Corpus:
+    """The corpus as it is trained on: cut to `data.train_bytes`."""
     corpus = config.data.build(config.runtime.cache_folder())
     if config.data.train_bytes is None:
         return corpus
@@ -141,7 +142,7 @@ def _resume(path: Path, call: Invocation, held: ExitStack) -> Start:
         config,
         composed,
         compute,
-        _corpus(config),
+        corpus_of(config),
         tokenizer_from_json(checkpoint.tokenizer),
         directory=directory,
         resumed=checkpoint,
@@ -162,7 +163,7 @@ def _init_from(path: Path, call: Invocation) -> Start:
                 "Drop that override: the architecture comes with the weights.",
             )
     compute = config.runtime.build()
-    corpus = _corpus(config)
+    corpus = corpus_of(config)
     tokenizer = tokenizer_from_json(checkpoint.tokenizer)
     if config.extend_vocabulary:
         _check_extendable(ours)

@@ -33,6 +33,11 @@ log = logging.getLogger(__name__)
 
 def run(config: TrainConfig) -> float | None:
     """Train as configured; the best validation loss, for sweepers that minimise it."""
+    return train(config).progress.best_loss
+
+
+def train(config: TrainConfig) -> Trainer:
+    """Train as configured, to the end and tested."""
     call = invocation()
     assert call is not None, "commands are run through lm.cli"
     RunDirectory.check_place(Path(config.runs))
@@ -51,7 +56,7 @@ def run(config: TrainConfig) -> float | None:
             with start.config.runtime.profiled(directory.path / "trace.json"):
                 reason = trainer.fit()
             finish(trainer, start, reason)
-    return trainer.progress.best_loss
+    return trainer
 
 
 def assemble(start: Start, held: ExitStack) -> Trainer:
@@ -182,6 +187,7 @@ def finish(trainer: Trainer, start: Start, reason: str) -> None:
     trainer.console.close()
     config, progress, directory = trainer.config, trainer.progress, trainer.directory
     final: dict[str, float] = {}
+    facts: dict[str, object] = {"reason": reason, "metrics": final}
     if progress.best_loss is not None:
         final["valid/best_loss"] = progress.best_loss
     described = ""
@@ -194,10 +200,11 @@ def finish(trainer: Trainer, start: Start, reason: str) -> None:
             on_window=trainer.leave_if_stopped,
         )
         final |= score.scalars("test")
+        facts["test"] = score.to_json()
         described = score.describe()
     trainer.writer.scalars(progress.step, progress.tokens, final)
     trainer.writer.hparams(hyper_parameters(start), final)
-    directory.summarise("done", reason=reason, metrics=final, **standing(trainer))
+    directory.summarise("done", **facts, **standing(trainer))
     log.info("done: %s, in %.0f s", reason, progress.seconds)
     if described:
         log.info("test  %s", described)

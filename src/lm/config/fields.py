@@ -18,6 +18,7 @@ PATH_FIELDS = frozenset(
         "init_from",
         "output",
         "path",
+        "record",
         "resume",
         "run",
         "runs",
