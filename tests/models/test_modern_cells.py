@@ -45,6 +45,15 @@ def rounds(w: dict[str, Tensor], x: Tensor, h: Tensor, count: int, low: bool) ->
     return x, h
 
 
+def capped(w: dict[str, Tensor], x: Tensor, state: LayerState) -> LayerState:
+    x, h = rounds(w, x, state["h"], 2, low=False)
+    a = affine(w, x, h)
+    f = torch.sigmoid(a[:, H : 2 * H])
+    i = torch.min(torch.sigmoid(a[:, :H]), 1 - f)
+    c = f * state["c"] + i * torch.tanh(a[:, 2 * H : 3 * H])
+    return {"h": torch.sigmoid(a[:, 3 * H :]) * torch.tanh(c), "c": c}
+
+
 def mogrifier(count: int, low: bool) -> Step:
     def step(w: dict[str, Tensor], x: Tensor, state: LayerState) -> LayerState:
         x, h = rounds(w, x, state["h"], count, low)
@@ -124,6 +133,7 @@ def qrnn(w: dict[str, Tensor], x: Tensor, state: LayerState) -> LayerState:
 CASES: dict[str, tuple[str, dict[str, object], Step]] = {
     "mogrifier": ("mogrifier", {"rounds": 5}, mogrifier(5, low=False)),
     "mogrifier of low rank": ("mogrifier", {"rounds": 4, "rank": 2}, mogrifier(4, low=True)),
+    "mogrifier, capped": ("mogrifier", {"rounds": 2, "cap_input_gate": True}, capped),
     "mogrifier without rounds": ("mogrifier", {"rounds": 0}, mogrifier(0, low=False)),
     "mogrifier_gru": ("mogrifier_gru", {"rounds": 3, "num_biases": 2}, mogrifier_gru),
     "layer_norm_lstm": ("layer_norm_lstm", {}, layer_norm_lstm),

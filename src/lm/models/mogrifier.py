@@ -32,10 +32,12 @@ class MogrifierConfig(LSTMConfig):
     Attributes:
         rounds: of gating, at most one per step; 0 is the plain LSTM.
         rank: of Q^i and R^i; None is full.
+        cap_input_gate: i is at most 1 − f, so that c stays within ±1 (Melis et al. 2018).
     """
 
     rounds: int = 5
     rank: int | None = None
+    cap_input_gate: bool = False
 
     def __post_init__(self) -> None:
         LSTMConfig.__post_init__(self)
@@ -49,6 +51,7 @@ class MogrifierConfig(LSTMConfig):
             forget_bias=self.forget_bias,
             chrono_max=self.chrono_max,
         )
+        cell.cap_input_gate = self.cap_input_gate
         add_rounds(cell, self.rounds, self.rank)
         return cell
 
@@ -115,6 +118,7 @@ class MogrifierLSTM(LSTM):
     """One LSTM layer that sees mogrified input and state; state {h, c}."""
 
     hoists_input: ClassVar[bool] = False
+    cap_input_gate = False
 
     def step(
         self, x: Float[Tensor, "B I"], state: LayerState, weights: Weights
@@ -122,6 +126,8 @@ class MogrifierLSTM(LSTM):
         x, h = mogrify(x, keep_state(state["h"], weights), weights)
         of_x = product(x, weights, "weight_ih", "bias_ih")
         i, f, g, o = activate(of_x + product(h, weights, "weight_hh", "bias_hh"))
+        if self.cap_input_gate:
+            i = torch.minimum(i, 1 - f)
         c = f * state["c"] + i * g
         return {"h": o * c.tanh(), "c": c}, {"i": i, "f": f, "g": g, "o": o}
 

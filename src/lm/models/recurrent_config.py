@@ -47,7 +47,7 @@ class RecurrentConfig(ModelConfig):
     """What every recurrent model has; a cell's own config adds its fields and builds the cell.
 
     Attributes:
-        embedding_size: E.
+        embedding_size: E; None is the first layer's H.
         hidden_size: H of every layer, unless `layer_sizes` names one size per layer.
         parameters: a budget such as `24M`; sets `hidden_size` to the largest that fits it.
         residual: a layer's input is added to its output, from the second layer on (He et al. 2016;
@@ -63,7 +63,7 @@ class RecurrentConfig(ModelConfig):
         {"dropout", "init", "sampled", "penalty", "state_reset", "parameters"}
     )
 
-    embedding_size: int = 256
+    embedding_size: int | None = 256
     hidden_size: int = 512
     num_layers: int = 1
     layer_sizes: list[int] | None = None
@@ -172,7 +172,7 @@ class RecurrentConfig(ModelConfig):
         if not (self.dropout.weights or self.dropout.state):
             return
         with torch.device("meta"):
-            cell = self.build_cell(self.embedding_size, self.sizes[0])
+            cell = self.build_cell(self.input_size, self.sizes[0])
         kind = type(cell).__name__
         if self.dropout.weights and not cell.recurrent_matrices:
             raise ConfigError(
@@ -189,6 +189,11 @@ class RecurrentConfig(ModelConfig):
     def sizes(self) -> list[int]:
         """H of each layer, from below."""
         return self.layer_sizes or [self.hidden_size] * self.num_layers
+
+    @property
+    def input_size(self) -> int:
+        """E."""
+        return self.embedding_size or self.sizes[0]
 
     @property
     def needs_counts(self) -> bool:
@@ -221,11 +226,11 @@ class RecurrentConfig(ModelConfig):
     def assemble(self, vocab_size: int) -> RecurrentModel:
         """The model with its parameters not yet filled."""
         # Given weights, nn.Embedding does not draw from the global generator.
-        weight = torch.empty(vocab_size, self.embedding_size)
-        embedding = nn.Embedding(vocab_size, self.embedding_size, _weight=weight)
+        weight = torch.empty(vocab_size, self.input_size)
+        embedding = nn.Embedding(vocab_size, self.input_size, _weight=weight)
         cells: list[Cell] = []
         for size in self.sizes:
-            below = cells[-1].output_size if cells else self.embedding_size
+            below = cells[-1].output_size if cells else self.input_size
             cells.append(self.build_cell(below, size))
         tied = embedding.weight if self.tied else None
         head = self._build_head(cells[-1].output_size, vocab_size, tied)

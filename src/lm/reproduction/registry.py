@@ -9,6 +9,9 @@ from lm.errors import ConfigError
 from lm.reproduction.row import Cost, Metric, Row, Stage
 
 _EXAMPLES = "pytorch/examples, README of word_language_model of 2017 (then on the PTB)"
+_AWD = "Merity, Keskar & Socher 2018, arXiv:1708.02182, tables 1 and 2"
+# Averaging from the first step on, until validation stops improving.
+_FINETUNE = ("trainer.averaging.nonmonotone=null", "trainer.patience=5")
 _ZAREMBA = "Zaremba, Sutskever & Vinyals 2014, arXiv:1409.2329, table 1"
 _MERITY = "Merity, Keskar & Socher 2018, arXiv:1803.08240, and the README of awd-lstm-lm"
 
@@ -115,6 +118,39 @@ _LISTED = (
         stages=(Stage(experiment="zaremba_large", published=78.4),),
         cpu=Cost(minutes=820),
         note="Their code tests the last weights, we the best on validation.",
+    ),
+    Row(
+        name="awd_lstm_ptb",
+        system="Merity et al. AWD-LSTM 24M, NT-ASGD, finetuned",
+        data="ptb",
+        source=_AWD,
+        stages=(
+            Stage(name="train", experiment="awd_lstm_ptb", published=58.8),
+            Stage(name="finetune", experiment="awd_lstm_ptb", overrides=_FINETUNE, published=57.3),
+        ),
+        cpu=Cost(minutes=15_000),
+        note="Their finetuning starts again from the best weights at each plateau; ours ends.",
+    ),
+    Row(
+        name="awd_lstm_wt2",
+        system="Merity et al. AWD-LSTM 33M, NT-ASGD, finetuned",
+        data="wikitext2",
+        source=_AWD,
+        stages=(
+            Stage(name="train", experiment="awd_lstm_wt2"),
+            Stage(name="finetune", experiment="awd_lstm_wt2", overrides=_FINETUNE, published=65.8),
+        ),
+        cpu=Cost(minutes=60_000),
+        note="Their finetuning starts again from the best weights at each plateau; ours ends.",
+    ),
+    Row(
+        name="mogrifier_ptb",
+        system="Melis et al. Mogrifier LSTM 24M, 2 layers",
+        data="ptb",
+        source="Melis, Kocisky & Blunsom 2020, arXiv:1909.01792, table 1",
+        stages=(Stage(experiment="mogrifier_ptb", published=50.1),),
+        cpu=Cost(minutes=30_000),
+        note="Their value has the softmax temperature tuned on validation.",
     ),
     Row(
         name="ptb_char",
