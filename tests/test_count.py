@@ -13,8 +13,11 @@ import lm
 from lm.checkpoint import read, write
 from lm.cli import main
 from lm.commands import count
+from lm.data.corpus import Unit
 from lm.data.streams import Streams
 from lm.errors import DataError
+from lm.evaluation import evaluate
+from lm.metrics.perplexity import Score
 
 TEXT = (
     "".join(
@@ -86,6 +89,24 @@ def test_a_run_is_complete_and_evaluates_to_its_own_numbers(
         assert scores[split]["loss"] == logged[f"{split}/loss"]
     assert scores["test"]["loss"] == summary["metrics"]["test/loss"]
     assert scores["valid"]["loss"] == summary["best_valid_loss"]
+
+
+def test_no_ngram_crosses_the_end_of_a_unit(monkeypatch: pytest.MonkeyPatch) -> None:
+    units: list[object] = []
+
+    def spied(*arguments: object, unit: Unit) -> Score:
+        units.append(unit)
+        return evaluate(*arguments, unit=unit)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(count, "evaluate", spied)
+    inside = {}
+    for unit in ("stream", "line"):
+        loaded = lm.load(train(f"data.unit={unit}", f"name={unit}"))
+        tensors, size = loaded.model.tensors(), loaded.tokenizer.vocab_size
+        middle = tensors["keys.2"][tensors["keys.3"] // size] % size
+        inside[unit] = int(loaded.tokenizer.encode(b"\n")[0]) in middle.tolist()
+    assert inside == {"stream": True, "line": False}
+    assert units == [Unit.stream] * 2 + [Unit.line] * 2
 
 
 def test_a_loaded_model_scores_and_generates() -> None:
