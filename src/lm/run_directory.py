@@ -13,7 +13,7 @@ import secrets
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
@@ -23,12 +23,14 @@ from typing import Any
 from tqdm import tqdm
 
 from lm.checkpoint import CheckpointFolder
-from lm.errors import CheckpointError, StorageError
+from lm.errors import CheckpointError, LmError, Stopped, StorageError
 from lm.runtime.device import cpu_name
 from lm.runtime.files import storage_errors, write_atomically
 from lm.runtime.lock import try_lock
 
 _MAX_DIFF = 1 << 20
+
+log = logging.getLogger(__name__)
 
 
 class RunDirectory:
@@ -126,6 +128,28 @@ class RunDirectory:
         content = json.dumps({"status": status, **facts}, indent=1)
         with storage_errors(f"write {self.path / 'summary.json'}"):
             write_atomically(self.path / "summary.json", content.encode())
+
+    @contextmanager
+    def summarised(self, standing: Callable[[], dict[str, object]]) -> Iterator[None]:
+        """Keep `summary.json` true until the run is done, whatever happens.
+
+        Args:
+            standing: how far the run has come.
+        """
+        self.summarise("running")
+        try:
+            yield
+        except Stopped as stop:
+            self.summarise("stopped", reason=stop.cause, **standing())
+            raise
+        except BaseException as error:
+            cause = error.cause if isinstance(error, LmError) else repr(error)
+            # The disk may be what failed; then its error must not hide the one under way.
+            try:
+                self.summarise("failed", reason=cause, **standing())
+            except (LmError, OSError) as second:
+                log.warning("summary.json was not written: %s", second)
+            raise
 
     @contextmanager
     def logging(self) -> Iterator[None]:

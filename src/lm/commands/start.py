@@ -19,13 +19,15 @@ from lm.config import (
     portable_config,
     resume_config,
 )
-from lm.config.fields import plain
+from lm.config.fields import PATH_FIELDS, flatten, plain
 from lm.config.inherit import inherit_model
 from lm.data.corpus import Corpus
+from lm.data.prepare import Prepared, prepare
 from lm.data.sources.cut import first_bytes
 from lm.data.store import TokenStore
 from lm.data.tokenizers import Tokenizer, TokenizerConfig, tokenizer_from_json
 from lm.errors import CheckpointError, ConfigError
+from lm.evaluation import check_evaluable
 from lm.models import LanguageModel, ModelConfig, RecurrentConfig
 from lm.models.recurrent_config import HeadKind
 from lm.run_directory import RunDirectory
@@ -89,6 +91,26 @@ class Start:
         self.config.model = solved
         OmegaConf.update(self.composed, "model.hidden_size", solved.hidden_size)
         OmegaConf.update(self.composed, "model.parameters", None)
+
+    def hyper_parameters(self) -> dict[str, bool | str | float | int]:
+        """The scalar configuration values by dotted name, places on this machine left out."""
+        return {
+            name: value
+            for name, value in flatten(self.plain_config()).items()
+            if isinstance(value, bool | str | float | int) and name not in PATH_FIELDS
+        }
+
+    def load_data(self) -> Prepared:
+        """The corpus as tokens, by the tokenizer that the run starts with."""
+        config = self.config
+        for note in self.corpus.notes:
+            log.info("%s: %s", self.corpus.name, note)
+        prepared = prepare(
+            self.corpus, self.tokenizer, config.data.unit, config.runtime.cache_folder()
+        )
+        for split in ("valid", "test"):
+            check_evaluable(prepared.stores[split])
+        return prepared
 
     def build_model(self, tokenizer: Tokenizer, text: TokenStore) -> LanguageModel:
         """The model, from the seed or from the weights to start with.

@@ -2,22 +2,21 @@
 
 import logging
 import shlex
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from torch import nn
 
 from lm.checkpoint import read_any
+from lm.commands import count
 from lm.commands.start import Start, begin
 from lm.config import TrainConfig, invocation, job_directory
-from lm.config.fields import PATH_FIELDS, flatten
-from lm.data.prepare import Prepared, prepare
 from lm.data.streams import Streams
-from lm.errors import ConfigError, LmError, Stopped
-from lm.evaluation import check_evaluable, evaluate
+from lm.errors import CheckpointError, ConfigError
+from lm.evaluation import evaluate
 from lm.metrics import tags
-from lm.models import RecurrentModel
+from lm.models import NgramConfig, RecurrentModel
 from lm.models.language_model import parameter_counts, part_of
 from lm.optim.base import is_prefix
 from lm.run_directory import RunDirectory
@@ -33,6 +32,8 @@ log = logging.getLogger(__name__)
 
 def run(config: TrainConfig) -> float | None:
     """Train as configured; the best validation loss, for sweepers that minimise it."""
+    if isinstance(config.model, NgramConfig):
+        return count.run(config)
     return train(config).progress.best_loss
 
 
@@ -43,10 +44,16 @@ def train(config: TrainConfig) -> Trainer:
     RunDirectory.check_place(Path(config.runs))
     with ExitStack() as held:
         start = begin(config, call, held)
+        if isinstance(start.config.model, NgramConfig):
+            raise CheckpointError(
+                f"{config.resume or config.init_from} was counted, not trained by gradient: it"
+                " cannot go on",
+                "Count another text with lm train model=ngram.",
+            )
         trainer = assemble(start, held)
         directory = trainer.directory
         held.enter_context(directory.logging())
-        held.enter_context(summarised(trainer))
+        held.enter_context(directory.summarised(partial(standing, trainer)))
         if start.resumed is not None:
             restore(trainer, start.resumed)
         else:
@@ -61,7 +68,7 @@ def train(config: TrainConfig) -> Trainer:
 
 def assemble(start: Start, held: ExitStack) -> Trainer:
     """Everything a run consists of; its directory comes last, when nothing can be refused."""
-    config, compute, prepared = start.config, start.compute, load_data(start)
+    config, compute, prepared = start.config, start.compute, start.load_data()
     streams = Streams.for_training(
         prepared.stores["train"],
         config.trainer.batch_size,
@@ -109,19 +116,6 @@ def assemble(start: Start, held: ExitStack) -> Trainer:
     )
 
 
-def load_data(start: Start) -> Prepared:
-    """The corpus as tokens, by the tokenizer that the run starts with."""
-    config = start.config
-    for note in start.corpus.notes:
-        log.info("%s: %s", start.corpus.name, note)
-    prepared = prepare(
-        start.corpus, start.tokenizer, config.data.unit, config.runtime.cache_folder()
-    )
-    for split in ("valid", "test"):
-        check_evaluable(prepared.stores[split])
-    return prepared
-
-
 def announce(trainer: Trainer, start: Start) -> None:
     """Say what is about to happen, with the counts."""
     streams = trainer.streams
@@ -147,26 +141,6 @@ def announce(trainer: Trainer, start: Start) -> None:
     trainer.writer.text(progress.step, progress.tokens, tags.PARAMETERS, listed)
     trainer.writer.text(progress.step, progress.tokens, tags.CONFIG, trainer.config_text)
     log.info("run directory: %s", trainer.directory.path)
-
-
-@contextmanager
-def summarised(trainer: Trainer) -> Iterator[None]:
-    """Keep `summary.json` true whatever happens."""
-    directory = trainer.directory
-    directory.summarise("running")
-    try:
-        yield
-    except Stopped as stop:
-        directory.summarise("stopped", reason=stop.cause, **standing(trainer))
-        raise
-    except BaseException as error:
-        cause = error.cause if isinstance(error, LmError) else repr(error)
-        # The disk may be what failed; then its error must not hide the one under way.
-        try:
-            directory.summarise("failed", reason=cause, **standing(trainer))
-        except (LmError, OSError) as second:
-            log.warning("summary.json was not written: %s", second)
-        raise
 
 
 def standing(trainer: Trainer) -> dict[str, object]:
@@ -203,7 +177,7 @@ def finish(trainer: Trainer, start: Start, reason: str) -> None:
         facts["test"] = score.to_json()
         described = score.describe()
     trainer.writer.scalars(progress.step, progress.tokens, final)
-    trainer.writer.hparams(hyper_parameters(start), final)
+    trainer.writer.hparams(start.hyper_parameters(), final)
     directory.summarise("done", **facts, **standing(trainer))
     log.info("done: %s, in %.0f s", reason, progress.seconds)
     if described:
@@ -232,15 +206,6 @@ def load_best(trainer: Trainer) -> None:
     folder, checkpoint = read_any(trainer.directory.path, "best")
     log.info("exact evaluation of %s …", folder.name)
     trainer.model.load_tensors(checkpoint.model)
-
-
-def hyper_parameters(start: Start) -> dict[str, bool | str | float | int]:
-    """The scalar configuration values by dotted name, places on this machine left out."""
-    return {
-        name: value
-        for name, value in flatten(start.plain_config()).items()
-        if isinstance(value, bool | str | float | int) and name not in PATH_FIELDS
-    }
 
 
 def trainable(model: RecurrentModel, freeze: list[str]) -> dict[str, nn.Parameter]:

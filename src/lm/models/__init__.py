@@ -1,4 +1,4 @@
-"""Recurrent language models: `embedding → stack of one-layer cells, our dropout between → head`."""
+"""Language models: recurrent ones, `embedding → one-layer cells → head`, and n-grams."""
 
 from lm.models.gru import GRUConfig
 from lm.models.language_model import LanguageModel, ModelConfig, Output
@@ -7,6 +7,7 @@ from lm.models.lstm import LSTMConfig
 from lm.models.lstmp import LSTMPConfig
 from lm.models.min_rnn import MinGRUConfig, MinLSTMConfig
 from lm.models.mogrifier import MogrifierConfig, MogrifierGRUConfig
+from lm.models.ngram import NgramConfig, NgramModel
 from lm.models.qrnn import QRNNConfig
 from lm.models.recurrent import RecurrentModel
 from lm.models.recurrent_config import RecurrentConfig
@@ -26,13 +27,15 @@ CELLS: dict[str, type[RecurrentConfig]] = {
     "minlstm": MinLSTMConfig,
     "qrnn": QRNNConfig,
 }
-MODELS: dict[str, type[ModelConfig]] = {**CELLS}
+MODELS: dict[str, type[ModelConfig]] = {**CELLS, "ngram": NgramConfig}
 
 __all__ = [
     "CELLS",
     "MODELS",
     "LanguageModel",
     "ModelConfig",
+    "NgramConfig",
+    "NgramModel",
     "Output",
     "RecurrentConfig",
     "RecurrentModel",

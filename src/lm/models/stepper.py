@@ -60,7 +60,10 @@ class _AnyModel:
 
     def __init__(self, model: LanguageModel, prompt: Tensor, num_streams: int) -> None:
         self._model = model
-        log_prob, state = model.log_prob(prompt[:, None])
+        # All words' probabilities are of interest after the last token only.
+        before, last = prompt[:-1, None], prompt[-1:, None]
+        state = model(before, prompt[1:, None]).state if len(before) else None
+        log_prob, state = model.log_prob(last, state)
         self._logits, self._state = (
             log_prob[-1].expand(num_streams, -1),
             _spread(state, num_streams),
