@@ -132,15 +132,15 @@ class EvaluateConfig:
         tuned = self.method is not Protocol.static or self.interpolate is not None
         settings = {
             "temperature": (self.temperature is not None, [Protocol.temperature]),
-            "cache": (self.cache != CacheConfig(), [Protocol.cache, Protocol.dynamic_cache]),
-            "dynamic": (
+            "cache.*": (self.cache != CacheConfig(), [Protocol.cache, Protocol.dynamic_cache]),
+            "dynamic.*": (
                 self.dynamic != DynamicConfig(), [Protocol.dynamic, Protocol.dynamic_cache]
             ),
         }  # fmt: skip
         for name, (given, methods) in settings.items():
             if given and not self.method.has(*methods):
                 raise ConfigError(
-                    f"settings of {name} have no effect with method={self.method.name}",
+                    f"{name} has no effect with method={self.method.name}",
                     f"Set method={methods[0].name} or method=all.",
                 )
         if self.streams > 1 and tuned:

@@ -1,4 +1,4 @@
-"""A search over positive numbers of unknown size: uphill never, one at a time, by factors."""
+"""A search for positive numbers of which not even the size is known: one at a time, by factors."""
 
 import math
 from collections.abc import Callable, Mapping

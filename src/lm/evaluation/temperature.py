@@ -15,6 +15,8 @@ from lm.models.base import State
 _ELEMENTS = 1 << 20
 _MOST_STEPS = 30
 _ACCURACY = 1e-4
+# Derivatives of no more than rounding: at the minimum, or of a model that is uniform anyway.
+_FLAT = 1e-6
 
 
 class Temperature(Method):
@@ -52,10 +54,10 @@ class Temperature(Method):
         beta, low, high = 1.0, 0.0, float("inf")
         for _ in range(_MOST_STEPS):
             slope, curvature = self._derivatives(text, beta)
-            low, high = (low, beta) if slope > 0 else (beta, high)
-            if curvature == 0:  # a uniform model is uniform at any temperature
+            if abs(slope) <= _FLAT:
                 return beta
-            new = beta - slope / curvature
+            low, high = (low, beta) if slope > 0 else (beta, high)
+            new = beta - slope / max(curvature, _FLAT)
             if not low < new < high:
                 new = 2 * beta if high == float("inf") else (low + high) / 2
             if abs(new - beta) <= _ACCURACY * beta:
