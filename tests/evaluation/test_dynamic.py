@@ -13,14 +13,13 @@ from torch import Tensor
 
 from lm.errors import ConfigError, NumericError
 from lm.evaluation.adaptation import DynamicConfig, Rule, Update, root_mean_squares
-from lm.evaluation.cache import Cache, CacheConfig
+from lm.evaluation.cache import Cache, CacheConfig, NeuralCache, Step
 from lm.evaluation.dynamic import Dynamic
 from lm.evaluation.method import Static
 from lm.evaluation.search import descend
 from lm.evaluation.text import Text
-from lm.models import RecurrentModel
+from lm.models import CELLS, RecurrentModel
 from lm.models.base import detach
-from lm.models.recurrent import InitialState
 
 
 def mean_nats(
@@ -86,7 +85,7 @@ def slow(
 
 
 MODELS = [{}, {"tied": True, "embedding_size": 6, "num_layers": 2},
-          {"initial_state": InitialState.learned}]  # fmt: skip
+          {"initial_state": type(CELLS["lstm"]().initial_state).learned}]  # fmt: skip
 
 
 @pytest.mark.parametrize("fields", MODELS)
@@ -176,6 +175,26 @@ def test_the_model_is_restored_whatever_happens(
         assert p.requires_grad == (name == "embedding.weight")
         assert p.grad is None
     assert model.compute is compute
+
+
+def test_the_model_is_restored_before_an_error_beside_it_arrives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, model = text_of(tmp_path, 60), model_of()
+    before = model.head.weight.clone()
+    dynamic = Dynamic(model, DynamicConfig(rule=Rule.sgd, lr=3.0, decay=0.0), train=None)
+    whole = NeuralCache.log_prob
+
+    def log_prob(self: NeuralCache, step: Step) -> Tensor:
+        if not torch.equal(model.head.weight, before):
+            raise RuntimeError("after the first update")
+        return whole(self, step)
+
+    monkeypatch.setattr(NeuralCache, "log_prob", log_prob)
+    cached = Cache(model, CacheConfig(theta=1.0, weight=0.1), window=64, steps=dynamic.steps)
+    with pytest.raises(RuntimeError, match="after the first update") as held:
+        cached.nats(text)
+    assert torch.equal(model.head.weight, before), held  # the frames of the error are alive
 
 
 def test_it_learns_a_text_that_repeats_itself_and_tunes_how(tmp_path: Path) -> None:
