@@ -63,6 +63,12 @@ class ReproductionError(LmError):
     code = 8
 
 
+class AuditError(LmError):
+    """A model failed a check, so that its numbers would not mean what they say."""
+
+    code = 8
+
+
 class Stopped(BaseException):
     """A signal asked the run to stop and it saved first.
 

@@ -12,7 +12,7 @@ from lm import __version__
 VERBS = {
     "train": "train a model, continue a run (resume=), or start from its weights (init_from=)",
     "reproduce": "run a published result and compare: lm reproduce NAME, or --list",
-    "evaluate": "exact loss, perplexity and bits per byte of a run on a split",
+    "evaluate": "exact loss, perplexity and bits per byte of a run; method=all for every method",
     "generate": "sample text from a run",
     "import": "turn pytorch/examples-style weights into a run: lm import PATH vocabulary=FILE",
 }
@@ -31,7 +31,7 @@ usage: lm <verb> [group=option] [field=value] …
   lm <verb> --cfg job               the configuration that would be used
 
 exit codes: 0 done · 2 configuration · 3 data · 4 checkpoint · 5 non-finite training ·
-            6 storage · 7 out of memory · 8 a published result was not reproduced ·
+            6 storage · 7 out of memory · 8 a check failed (reproduction, audit) ·
             75 stopped by a signal and saved
 LM_TRACEBACK=1 shows where an error comes from.
 """

@@ -1,91 +1,116 @@
-"""`lm evaluate`: the exact loss, perplexity and bits per byte of a checkpoint on a corpus."""
+"""`lm evaluate`: loss, perplexity and bits per byte of a checkpoint on a corpus, by any method."""
 
 import json
 import logging
-import math
 import sys
+from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
+from lm.commands.splits import Splits
 from lm.config import EvaluateConfig
-from lm.data.corpus import Unit
-from lm.data.prepare import Prepared, prepare
 from lm.errors import CheckpointError
-from lm.evaluation import evaluate
+from lm.evaluation.audit import audit, require
+from lm.evaluation.interpolation import Interpolated
+from lm.evaluation.method import Method, Static
+from lm.evaluation.protocol import Settings, Table, build_methods, measure, tune
+from lm.evaluation.report import compare, describe, to_json
 from lm.loading import Loaded, load
-from lm.metrics.perplexity import Score
+from lm.models import LanguageModel
 from lm.run_directory import RunDirectory
+from lm.runtime.compute import Compute
 from lm.runtime.files import storage_errors, write_atomically
 
 log = logging.getLogger(__name__)
 
 
 def run(config: EvaluateConfig) -> float:
-    """Print a line per split; the loss of the first split."""
+    """Print a line or a table per split; the loss of the first split by the last method."""
     compute = config.runtime.build()
     if config.output is not None:
         RunDirectory.check_place(Path(config.output).parent)
-    loaded = load(config.run, checkpoint=config.checkpoint, device=str(compute.device))
-    loaded.model.compute = compute
-    data = config.data or loaded.config.data
-    cache = config.runtime.cache_folder()
-    corpus = data.build(cache)
-    unit = config.unit or (loaded.config.data.unit if data.unit is Unit.stream else data.unit)
-    prepared = prepare(corpus, loaded.tokenizer, unit, cache, splits=config.splits)
-    if config.data is None and unit is data.unit:
-        compare_data(loaded, prepared, allowed=config.changed_data)
-    log.info("%s on %s, state reset by %s", loaded.path, corpus.name, unit.name)
-    scores: dict[str, Score] = {}
-    for split, store in prepared.stores.items():
-        with tqdm(total=len(store) - 1, unit="tok", unit_scale=True, disable=None) as bar:
-            scores[split] = evaluate(
-                loaded.model,
-                store,
-                num_streams=config.streams,
-                window=config.window,
-                unit=unit,
-                on_window=bar.update,
-            )
-        sys.stdout.write(f"{split}  {scores[split].describe()}\n")
+    loaded = load_model(config.run, compute, config.checkpoint)
+    beside = partial(load_beside, loaded, compute)
+    rival = None if config.against is None else beside("against", config.against)
+    others = {path: beside("interpolate", path) for path in config.interpolate or ()}
+    splits = Splits.of(config, loaded)
+    texts = [splits(name) for name in config.splits]
+    log.info("%s on %s, state reset by %s", loaded.path, splits.corpus.name, splits.unit.name)
+    if config.audit:
+        check(loaded, splits)
+    build = partial(build_methods, protocol=config.method, settings=settings(config, splits))
+    methods = mixed(build(loaded.model), others, config.window)
+    rivals = [] if rival is None else build(rival.model)
+    if any(method.needs_tuning for method in (*methods, *rivals)):
+        valid = splits("valid", config.tune_tokens)
+        tune(methods, valid)
+        tune(rivals, valid)
+    tables = []
+    for text in texts:
+        tables.append(measure(methods, text, config.bootstrap, rivals))
+        lines = [describe(tables[-1]), *compare(tables[-1], config.run, config.against or "")]
+        sys.stdout.write("\n".join(lines) + "\n")
     if config.output is not None:
-        write_scores(Path(config.output), scores)
-    return scores[config.splits[0]].loss
+        write_tables(Path(config.output), tables)
+    return tables[0].rows[-1].score.loss
 
 
-def compare_data(loaded: Loaded, prepared: Prepared, *, allowed: bool) -> None:
-    """A run's own data must be what it was trained with.
+def load_model(path: str, compute: Compute, checkpoint: str = "best") -> Loaded:
+    """A checkpoint, computing as the command does."""
+    loaded = load(path, checkpoint=checkpoint, device=str(compute.device))
+    loaded.model.compute = compute
+    return loaded
+
+
+def load_beside(loaded: Loaded, compute: Compute, field: str, path: str) -> Loaded:
+    """Another model for the same tokens.
 
     Raises:
-        CheckpointError: a split has other tokens, and `changed_data` does not allow it.
+        CheckpointError: it has another vocabulary.
     """
-    for split, store in prepared.stores.items():
-        if loaded.data.get(split, store.fingerprint) == store.fingerprint:
-            continue
-        if not allowed:
-            raise CheckpointError(
-                f"the {split} split is not the one that {loaded.path} was trained with",
-                "Restore the data, or say changed_data=true.",
-            )
-        log.warning("the %s split has changed since training", split)
+    other = load_model(path, compute)
+    if other.tokenizer.fingerprint != loaded.tokenizer.fingerprint:
+        raise CheckpointError(
+            f"{field}={path} has another vocabulary than {loaded.path}, so that its tokens are"
+            f" others: {other.tokenizer.vocab_size:,} against {loaded.tokenizer.vocab_size:,}",
+            f"Set {field} to a run with the same tokenizer.",
+        )
+    return other
 
 
-def write_scores(path: Path, scores: dict[str, Score]) -> None:
+def settings(config: EvaluateConfig, splits: Splits) -> Settings:
+    """What the methods are built with."""
+    return Settings(
+        window=config.window,
+        num_streams=config.streams,
+        temperature=config.temperature,
+        cache=config.cache,
+        dynamic=config.dynamic,
+        train=partial(splits, "train"),
+    )
+
+
+def mixed(methods: list[Method], others: dict[str, Loaded], window: int) -> list[Method]:
+    """The methods, and each of them mixed with the other models."""
+    if not others:
+        return methods
+    models: dict[str, LanguageModel] = {path: other.model for path, other in others.items()}
+    static = [Static(model, window=window, name=path) for path, model in models.items()]
+    return methods + [Interpolated(method, static) for method in methods]
+
+
+def check(loaded: Loaded, splits: Splits) -> None:
+    """Print the audit of a model.
+
+    Raises:
+        AuditError: a check failed.
+    """
+    checks = audit(loaded.model, splits.held_out())
+    sys.stdout.write("".join(f"{found.describe()}\n" for found in checks))
+    require(checks)
+
+
+def write_tables(path: Path, tables: list[Table]) -> None:
     """The numbers as JSON, by split."""
-    table = {
-        split: {
-            "loss": finite(score.loss),
-            "perplexity": finite(score.perplexity),
-            "bits_per_byte": finite(score.bits_per_byte),
-            "word_perplexity": finite(score.word_perplexity),
-            **score.to_json(),
-        }
-        for split, score in scores.items()
-    }
+    content = {table.split: to_json(table) for table in tables}
     with storage_errors(f"write {path}"):
-        write_atomically(path, (json.dumps(table, indent=1) + "\n").encode())
-
-
-def finite(value: float | None) -> float | None:
-    """JSON has neither infinity nor NaN."""
-    return value if value is not None and math.isfinite(value) else None
+        write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())

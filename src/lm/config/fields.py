@@ -7,8 +7,12 @@ from omegaconf import DictConfig, OmegaConf
 TEXT_FIELDS = frozenset({"prompt", "stop", "trainer.sample_prompt"})
 """Taken to the letter, whatever they contain."""
 
-PATH_FIELDS = frozenset(
+PATH_LISTS = frozenset({"interpolate"})
+"""Path fields that hold one path or, in brackets, several: `[a,b]`, `['a, b',c]`."""
+
+PATH_FIELDS = PATH_LISTS | frozenset(
     {
+        "against",
         "checkpoint",
         "data.path",
         "data.root",

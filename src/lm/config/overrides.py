@@ -8,11 +8,15 @@ import re
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
-from lm.config.fields import PATH_FIELDS, TEXT_FIELDS
+from lm.config.fields import PATH_FIELDS, PATH_LISTS, TEXT_FIELDS
 
 _OVERRIDE = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
 _OPENING = re.compile(r"(\\*)\$\{(?P<environment>oc\.env:)?")
 _SWEEP = re.compile(r"(choice|glob)\(.*\)", re.DOTALL)
+# An item of a list: quoted, or up to the next comma.
+_ITEM = re.compile(
+    r"""\s*(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^,]*?))\s*(?:,|$)""", re.DOTALL
+)
 _REQUIRED = frozenset({"checkpoint", "name", "path", "prompt", "run", "runs", "vocabulary"})
 _OPEN_MAPPINGS = ("lr_scales",)
 
@@ -51,9 +55,36 @@ def prepare(override: str, *, sweep: bool = False) -> str:
         return f"++{key}={value}"
     if key in TEXT_FIELDS or key == "name":
         return f"{prefix}{key}={_free(value, key, sweep, keep_environment=False)}"
+    if key in PATH_LISTS:
+        return f"{prefix}{key}={_free_list(value, sweep)}"
     if key in PATH_FIELDS:
         return f"{prefix}{key}={_free(value, key, sweep, keep_environment=True)}"
     return override
+
+
+def _free_list(value: str, sweep: bool) -> str:
+    """One path, or several in brackets, as a list of quoted paths."""
+    if value == "null" or (sweep and _SWEEP.fullmatch(value)):
+        return value
+    items = _items(value[1:-1]) if value[:1] == "[" and value[-1:] == "]" else [value]
+    return "[" + ",".join(quote(_literal(item, keep_environment=True)) for item in items) + "]"
+
+
+def _items(text: str) -> list[str]:
+    """What stands between the commas of a list; a comma in quotes is part of the item."""
+    items = []
+    position = 0
+    while position < len(text):
+        match = _ITEM.match(text, position)
+        if match is None:  # something after a closing quote: the user's own text, then
+            return [text]
+        single, double, plain = match.groups()
+        if plain is None:
+            quoted, mark = (single, "'") if single is not None else (double, '"')
+            plain = quoted.replace(f"\\{mark}", mark)
+        items.append(plain)
+        position = match.end()
+    return items
 
 
 def _free(value: str, key: str, sweep: bool, *, keep_environment: bool) -> str:

@@ -94,13 +94,18 @@ class Streams:
         starts = [stream * self.length + position for stream in range(self.num_streams)]
         return self._read(starts, steps)
 
+    @property
+    def evaluation_starts(self) -> list[int]:
+        """Where each stream of evaluation begins in the split."""
+        return [k * self.length + min(k, self.remainder) for k in range(self.num_streams)]
+
     def evaluation_windows(self) -> Iterator[Window]:
         """Every target once: all windows, then the longer streams' last step.
 
         The first `remainder` streams hold one target more, so the last window has fewer streams
         (the first ones) than those before.
         """
-        starts = [k * self.length + min(k, self.remainder) for k in range(self.num_streams)]
+        starts = self.evaluation_starts
         for position in range(0, self.length, self.window_length):
             steps = min(self.window_length, self.length - position)
             yield self._read([start + position for start in starts], steps)

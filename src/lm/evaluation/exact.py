@@ -5,13 +5,15 @@ approximate, since each starts without its predecessor's state; their number is 
 The chunk length changes nothing but rounding.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from lm.data.corpus import Unit
 from lm.data.store import TokenStore
-from lm.data.streams import Streams
+from lm.data.streams import Streams, Window
 from lm.errors import DataError
 from lm.metrics.perplexity import Score
 from lm.models import LanguageModel
@@ -41,6 +43,7 @@ def evaluate(
     window: int = 1024,
     unit: Unit = Unit.stream,
     on_window: Callable[[int], object] = lambda num_targets: None,
+    out: Float[Tensor, " N"] | None = None,
 ) -> Score:
     """Predict every token of a split but its first.
 
@@ -48,6 +51,7 @@ def evaluate(
         num_streams: 1 is exact.
         window: steps per forward pass.
         on_window: called with the number of targets after each window (a bar, a stop check).
+        out: takes the nats of each target, in the order of the text.
 
     Raises:
         DataError: the split has fewer than two tokens, hence no target.
@@ -55,20 +59,18 @@ def evaluate(
     check_evaluable(store)
     num_targets = len(store) - 1
     num_streams = min(num_streams, num_targets)
-    device = model.device
+    streams = Streams(store, num_streams, window, unit)
     # MPS has no float64.
-    exact = torch.float32 if device.type == "mps" else torch.float64
-    total = torch.zeros((), dtype=exact, device=device)
-    state: State | None = None
+    exact = torch.float32 if model.device.type == "mps" else torch.float64
+    total = torch.zeros((), dtype=exact, device=model.device)
+    position = 0
     with exact_products():
-        for part in Streams(store, num_streams, window, unit).evaluation_windows():
-            streams = part.tokens.shape[1]
-            if state is not None and streams < num_streams:
-                state = slice_streams(state, slice(streams))
-            tokens, targets = part.tokens.to(device), part.targets.to(device)
-            output = model(tokens, targets, state, resets=part.resets)
-            total += output.nll.sum(dtype=exact)
-            state = output.state
+        for part, nll in losses(model, streams.evaluation_windows()):
+            total += nll.sum(dtype=exact)
+            if out is not None:
+                for start, column in zip(streams.evaluation_starts, nll.T, strict=False):
+                    out[start + position : start + position + len(column)] = column
+            position += len(nll)
             on_window(part.num_targets)
     return Score(
         nats=total.item(),
@@ -78,3 +80,20 @@ def evaluate(
         num_streams=num_streams,
         lossy=store.lossless_reason(),
     )
+
+
+@torch.no_grad()
+def losses(model: LanguageModel, windows: Iterable[Window]) -> Iterator[tuple[Window, Tensor]]:
+    """Each window with its nats per token [T, B], the state carried from one to the next."""
+    device = model.device
+    state: State | None = None
+    before = 0
+    for part in windows:
+        num_streams = part.tokens.shape[1]
+        if state is not None and num_streams < before:
+            state = slice_streams(state, slice(num_streams))
+        before = num_streams
+        tokens, targets = part.tokens.to(device), part.targets.to(device)
+        output = model(tokens, targets, state, resets=part.resets)
+        state = output.state
+        yield part, output.nll
