@@ -130,7 +130,7 @@ def test_a_verbs_help_shows_groups_and_fields_but_no_schemas(
     assert main(["train", "--help", "model=gru"]) == 0
     said = capsys.readouterr().out
     assert said.startswith("lm train: train a model")
-    assert "model: gru, lstm, rnn\n" in said
+    assert "model: gru, lstm, ngram, rnn\n" in said
     assert "  hidden_size: 512\n" in said
     assert "schema/" not in said
     assert command.calls == []
@@ -160,7 +160,8 @@ def test_info_and_completion_keep_working(
     monkeypatch.setenv("COMP_LINE", "lm-train model=")
     monkeypatch.setenv("COMP_POINT", "15")
     assert main(["train", "-sc", "query=bash"]) == 0
-    assert capsys.readouterr().out.split() == ["model=gru", "model=lstm", "model=rnn"]
+    offered = capsys.readouterr().out.split()
+    assert offered == ["model=gru", "model=lstm", "model=ngram", "model=rnn"]
 
 
 # Wrong command lines

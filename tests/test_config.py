@@ -69,7 +69,12 @@ def options() -> list[str]:
 
 @pytest.mark.parametrize("verb", ROOTS)
 def test_every_root_composes_and_parses(verb: str) -> None:
-    required = {"evaluate": ["run=r"], "generate": ["run=r"], "import": ["path=p", "vocabulary=v"]}
+    required = {
+        "reproduce": ["row=r"],
+        "evaluate": ["run=r"],
+        "generate": ["run=r"],
+        "import": ["path=p", "vocabulary=v"],
+    }
     parsed = parse(compose(verb, required.get(verb, [])), ROOTS[verb])
     assert type(parsed) is ROOTS[verb]
 

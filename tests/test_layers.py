@@ -16,6 +16,7 @@ LAYERS = [
     {"lm.config"},
     {"lm.training"},
     {"lm.evaluation", "lm.sampling", "lm.scoring"},
+    {"lm.reproduction"},
     {"lm.run_directory"},
     {"lm.checkpoint", "lm.metrics"},
     {"lm.optim", "lm.models", "lm.data"},

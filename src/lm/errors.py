@@ -57,10 +57,16 @@ class OutOfMemoryError(LmError):
     code = 7
 
 
+class ReproductionError(LmError):
+    """A recipe was run to its end and did not give the published value."""
+
+    code = 8
+
+
 class AuditError(LmError):
     """A model failed a check, so that its numbers would not mean what they say."""
 
-    code = 8
+    code = 9
 
 
 class Stopped(BaseException):

@@ -13,7 +13,7 @@ import secrets
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
@@ -23,11 +23,14 @@ from typing import Any
 from tqdm import tqdm
 
 from lm.checkpoint import CheckpointFolder
-from lm.errors import CheckpointError, StorageError
+from lm.errors import CheckpointError, LmError, Stopped, StorageError
+from lm.runtime.device import cpu_name
 from lm.runtime.files import storage_errors, write_atomically
 from lm.runtime.lock import try_lock
 
 _MAX_DIFF = 1 << 20
+
+log = logging.getLogger(__name__)
 
 
 class RunDirectory:
@@ -57,8 +60,11 @@ class RunDirectory:
         return cls(path)
 
     @staticmethod
-    def check_place(parent: Path) -> None:
-        """Find out before any work whether runs can be written below `parent`.
+    def check_place(parent: Path, field: str = "runs") -> None:
+        """Find out before any work whether files can be written below `parent`.
+
+        Args:
+            field: what the user can set to choose another place.
 
         Raises:
             StorageError: it is a file, or read-only.
@@ -69,7 +75,7 @@ class RunDirectory:
         if not place.is_dir() or not os.access(place, os.W_OK):
             raise StorageError(
                 f"cannot create {parent}: {place} is not a writable folder",
-                "Choose another folder with runs=.",
+                f"Choose another folder with {field}=.",
             )
 
     @classmethod
@@ -124,6 +130,28 @@ class RunDirectory:
             write_atomically(self.path / "summary.json", content.encode())
 
     @contextmanager
+    def summarised(self, standing: Callable[[], dict[str, object]]) -> Iterator[None]:
+        """Keep `summary.json` true until the run is done, whatever happens.
+
+        Args:
+            standing: how far the run has come.
+        """
+        self.summarise("running")
+        try:
+            yield
+        except Stopped as stop:
+            self.summarise("stopped", reason=stop.cause, **standing())
+            raise
+        except BaseException as error:
+            cause = error.cause if isinstance(error, LmError) else repr(error)
+            # The disk may be what failed; then its error must not hide the one under way.
+            try:
+                self.summarise("failed", reason=cause, **standing())
+            except (LmError, OSError) as second:
+                log.warning("summary.json was not written: %s", second)
+            raise
+
+    @contextmanager
     def logging(self) -> Iterator[None]:
         """Send `lm`'s log to `train.log`, and past the progress bar to the terminal."""
         logger = logging.getLogger("lm")
@@ -149,6 +177,7 @@ def _environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "cpu": cpu_name(),
         "cpus": os.cpu_count(),
         "versions": {name: version(name) for name in ("lm", *names)},
         "git": _git(),

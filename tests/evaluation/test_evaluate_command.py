@@ -125,7 +125,7 @@ def test_the_audit_passes_or_ends_the_command(
         return log_p + 0.1, state
 
     monkeypatch.setattr(RecurrentModel, "log_prob", log_prob)
-    evaluate("audit=true", code=8)
+    evaluate("audit=true", code=9)
     said = capsys.readouterr()
     assert "FAIL  normalisation: " in said.out
     assert "loss 1" not in said.out
@@ -198,6 +198,13 @@ def test_other_ways_to_name_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     assert prepare("interpolate=null") == "interpolate=null"
     swept = prepare("interpolate=choice([a],[b])", sweep=True)
     assert swept == "interpolate=choice([a],[b])"
+
+
+def test_gradients_are_collected_on_the_text_that_was_trained_on() -> None:
+    assert main(["train", *RECIPE, "name=cut", "data.path=text.txt", "data.train_bytes=3000"]) == 0
+    (run,) = Path("runs", "cut").iterdir()
+    given = ["dynamic.lr=1e-3", "dynamic.decay=0.01", "dynamic.segment=25"]
+    assert main(["evaluate", f"run={run}", "method=dynamic", *given]) == 0
 
 
 def test_numbers_repeat_to_the_last_bit() -> None:

@@ -179,6 +179,7 @@ def test_the_way_is_measured_once_unless_it_is_torch_s(kernels: Kernels) -> None
         (question,) = taken
         assert taken[question] in ("native", "torch")
         taken[question] = "torch"
-        assert head._way(torch.ones(N, F), torch.arange(N) % V, torch.float32) is nll.through_logits
+        x, y = torch.ones(N, F), torch.arange(N) % V
+        assert head._way(x, head.weight, head.bias, y, torch.float32) is nll.through_logits
     for objective in objectives:
         assert objective.item() == pytest.approx(math.log(V), rel=1e-6)

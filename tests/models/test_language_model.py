@@ -14,7 +14,7 @@ from lm.models.gru import GRUConfig
 from lm.models.init import InitConfig, PartInit, Scheme
 from lm.models.language_model import parameter_counts
 from lm.models.lstm import LSTMConfig
-from lm.models.recurrent import InitialState
+from lm.models.recurrent_config import InitialState
 from lm.models.rnn import RNNConfig
 from lm.runtime.compute import Compute, Kernels, Precision
 from lm.runtime.randomness import Noise
@@ -115,7 +115,10 @@ def test_learned_initial_state_is_trained() -> None:
 def test_low_precision_is_close_in_training_and_absent_in_evaluation(
     name: str, kernels: Kernels, tied: bool
 ) -> None:
-    model, noise = build(name, tied=tied, embedding_size=6).float(), Noise(1, 0, 4)
+    # To normalise few units magnifies the rounding of each.
+    size = 64 if name == "layer_norm_lstm" else 6
+    model = build(name, tied=tied, embedding_size=size, hidden_size=size).float()
+    noise = Noise(1, 0, 4)
     exact = model(tokens(), tokens(), noise=noise)
     exact.objective.backward()
     wanted = {name: p.grad for name, p in model.named_parameters()}

@@ -11,7 +11,7 @@ from lm.models import stepper as module
 from lm.models.base import Cell, LayerState, Weights
 from lm.models.kernels import few_rows
 from lm.models.lstm import LSTM
-from lm.models.recurrent import InitialState, RecurrentConfig
+from lm.models.recurrent_config import InitialState, RecurrentConfig
 from lm.models.rnn import Nonlinearity
 from lm.models.stepper import Stepper
 from lm.runtime.compute import Kernels

@@ -227,5 +227,6 @@ def test_nesterov_needs_momentum():
 def test_settings_leave_out_learning_rates_only():
     assert "adamw_lr" not in MuonConfig().settings()
     assert MuonConfig().settings()["lr_adjustment"] == "original"
-    assert set(AdamWConfig().settings()) == {"weight_decay", "beta1", "beta2", "eps", "amsgrad"}
+    names = {"weight_decay", "no_decay", "beta1", "beta2", "eps", "amsgrad"}
+    assert set(AdamWConfig().settings()) == names
     assert NAdamConfig(momentum_decay=0.5).settings()["momentum_decay"] == 0.5

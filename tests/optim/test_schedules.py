@@ -24,7 +24,7 @@ def values(schedule: Schedule, steps: int) -> list[float]:
 
 
 def build(config, total_steps: int | None = None, steps_per_epoch: int = 10) -> Schedule:
-    return config.build(total_steps=total_steps, steps_per_epoch=steps_per_epoch)
+    return config.build(total_steps=total_steps, epoch_of=lambda step: step // steps_per_epoch)
 
 
 def test_constant():

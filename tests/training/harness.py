@@ -26,6 +26,7 @@ from lm.training.loop import Trainer
 from lm.training.progress import Limits
 from lm.training.signals import StopFlag
 from lm.training.snapshot import capture, restore
+from lm.training.windows import Windows
 
 TEXT = "the cat sat on the mat; the dog sat on the log. a cat and a dog met the rat.\n"
 CPU = torch.device("cpu")
@@ -98,11 +99,13 @@ class Recipe:
         sizes = {"embedding_size": 5, "hidden_size": 6, "num_layers": 2}
         dropout = type(CELLS[self.cell]().dropout)(embedding=0.1, between=0.2, output=0.3)
         model_config = CELLS[self.cell](**{**sizes, "dropout": dropout, **self.model})
-        model = model_config.build(256, seed=1)
+        counts = torch.from_numpy(stores["train"].token_counts(256))
+        model = model_config.build(256, seed=1, counts=counts)
         choices = Choices(self.folder / "measured.json")
         model.compute = Compute(CPU, self.precision, self.kernels, "", choices)
         model.compute.use()
-        limits = Limits.of(config, streams)
+        windows = Windows(streams, config.random_window, 1)
+        limits = Limits.of(config, windows)
         stop = StopAfter(stop_after)
         path = self.folder / name
         fresh = not path.exists()
@@ -114,10 +117,9 @@ class Recipe:
             prompt="the ",
             model=model,
             optimizers=self.optim.build(dict(model.named_parameters())),
-            schedule=self.schedule.build(
-                total_steps=limits.total_steps, steps_per_epoch=streams.windows_per_epoch
-            ),
+            schedule=self.schedule.build(total_steps=limits.total_steps, epoch_of=windows.epoch_of),
             streams=streams,
+            windows=windows,
             valid=stores["valid"],
             test=stores["test"],
             limits=limits,

@@ -26,7 +26,7 @@ from lm.models import CELLS
 from lm.models.base import State
 from lm.models.dropout import DropoutConfig
 from lm.models.kernels import native, nll
-from lm.models.recurrent import InitialState
+from lm.models.recurrent_config import InitialState
 from lm.models.rnn import RNN
 from lm.models.sampled import Sampler
 from lm.optim import OPTIMIZERS, clipping

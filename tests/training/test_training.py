@@ -17,6 +17,7 @@ from lm.training.loop import Trainer
 from lm.training.progress import Limits, Progress
 from lm.training.signals import StopFlag
 from lm.training.statistics import Statistics
+from lm.training.windows import Windows
 
 CONSTANT = SCHEDULES["constant"]()
 
@@ -75,7 +76,9 @@ def test_limits_in_steps(limits: dict[str, float], steps: int | None, tmp_path: 
     streams = Recipe(tmp_path).build("run").streams
     # 89 steps of 4 streams, in windows of 16: five whole ones and one of 9.
     assert (streams.length, streams.windows_per_epoch) == (89, 6)
-    assert Limits.of(TrainerConfig(**{"max_epochs": None, **limits}), streams).total_steps == steps
+    config = TrainerConfig(**{"max_epochs": None, **limits})
+    windows = Windows(streams, config.random_window, 1)
+    assert Limits.of(config, windows).total_steps == steps
 
 
 def test_wall_clock_patience_and_reasons() -> None:
@@ -95,7 +98,7 @@ def test_wall_clock_patience_and_reasons() -> None:
 
 def test_a_schedule_with_a_horizon_needs_more_than_a_clock() -> None:
     with pytest.raises(ConfigError, match="length of the run"):
-        SCHEDULES["cosine"]().build(total_steps=None, steps_per_epoch=10)
+        SCHEDULES["cosine"]().build(total_steps=None, epoch_of=lambda step: step // 10)
 
 
 def test_statistics_leave_skipped_steps_out() -> None:
@@ -105,7 +108,7 @@ def test_statistics_leave_skipped_steps_out() -> None:
     def add(nats: float, norm: float, *, clipped: bool, skip: bool) -> None:
         statistics.add(
             nats=torch.tensor(nats), tokens=10, norm=torch.tensor(norm),
-            clipped=yes if clipped else no, skip=yes if skip else no,
+            clipped=yes if clipped else no, skip=yes if skip else no, bad=yes if skip else no,
         )  # fmt: skip
 
     add(20.0, 1.0, clipped=False, skip=False)

@@ -11,6 +11,7 @@ from lm import __version__
 
 VERBS = {
     "train": "train a model, continue a run (resume=), or start from its weights (init_from=)",
+    "reproduce": "run a published result and compare: lm reproduce NAME, or --list",
     "evaluate": "exact loss, perplexity and bits per byte of a run; method=all for every method",
     "generate": "sample text from a run",
     "import": "turn pytorch/examples-style weights into a run: lm import PATH vocabulary=FILE",
@@ -30,7 +31,8 @@ usage: lm <verb> [group=option] [field=value] …
   lm <verb> --cfg job               the configuration that would be used
 
 exit codes: 0 done · 2 configuration · 3 data · 4 checkpoint · 5 non-finite training ·
-            6 storage · 7 out of memory · 8 a failed audit · 75 stopped by a signal and saved
+            6 storage · 7 out of memory · 8 a published result was not reproduced ·
+            9 a failed audit · 75 stopped by a signal and saved
 LM_TRACEBACK=1 shows where an error comes from.
 """
 
@@ -56,6 +58,11 @@ def train() -> int:
     return _run("train", sys.argv[1:])
 
 
+def reproduce() -> int:
+    """`lm-reproduce`."""
+    return _run("reproduce", sys.argv[1:])
+
+
 def evaluate() -> int:
     """`lm-evaluate`."""
     return _run("evaluate", sys.argv[1:])
@@ -73,6 +80,10 @@ def import_() -> int:
 
 def _run(verb: str, arguments: Sequence[str]) -> int:
     def action() -> int:
+        if verb == "reproduce" and "--list" in arguments:
+            from lm.cli.rows import listing
+
+            return _say(listing(arguments))
         from lm.cli.launch import launch
 
         return launch(verb, arguments)

@@ -30,6 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lm import config
 from lm.cli import VERBS
 from lm.cli.report import report
+from lm.cli.rows import with_recipe
 from lm.errors import ConfigError
 from lm.run_directory import ConsoleHandler
 from lm.runtime.files import storage_errors
@@ -171,6 +172,10 @@ def _read_flags(verb: str, arguments: Sequence[str]) -> tuple[Namespace, list[st
     rest = list(given)
     for override in flags.overrides:
         rest.remove(override)
+    if verb == "reproduce":
+        flags.overrides = with_recipe(flags.overrides, needed=_runs_jobs(flags))
+        if flags.multirun:
+            raise ConfigError("lm reproduce runs one row, once", "Call it for each without -m.")
     flags.overrides = [config.prepare(text, sweep=flags.multirun) for text in flags.overrides]
     if flags.help:
         flags.overrides.append(f"hydra.help.header={config.free_text(f'lm {verb}: {VERBS[verb]}')}")

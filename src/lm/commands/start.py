@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lm.checkpoint import Checkpoint, read_any
 from lm.config import (
@@ -19,14 +19,17 @@ from lm.config import (
     portable_config,
     resume_config,
 )
-from lm.config.fields import plain
+from lm.config.fields import PATH_FIELDS, flatten, plain
 from lm.config.inherit import inherit_model
-from lm.data.corpus import Corpus
+from lm.data.corpus import Corpus, DataConfig
+from lm.data.prepare import Prepared, prepare
 from lm.data.sources.cut import first_bytes
 from lm.data.store import TokenStore
 from lm.data.tokenizers import Tokenizer, TokenizerConfig, tokenizer_from_json
-from lm.errors import CheckpointError
-from lm.models import LanguageModel
+from lm.errors import CheckpointError, ConfigError
+from lm.evaluation import check_evaluable
+from lm.models import LanguageModel, ModelConfig, RecurrentConfig
+from lm.models.recurrent_config import HeadKind
 from lm.run_directory import RunDirectory
 from lm.runtime.compute import Compute, Precision
 
@@ -74,6 +77,41 @@ class Start:
         """The configuration as plain data, without anything of this machine's environment."""
         return plain(portable_config(self.composed))
 
+    def settle_sizes(self, vocab_size: int) -> None:
+        """Put sizes in the place of a budget of parameters, so that a checkpoint says what it is.
+
+        Raises:
+            ConfigError: the budget is too small for this vocabulary.
+        """
+        model = self.config.model
+        if not isinstance(model, RecurrentConfig) or model.parameters is None:
+            return
+        solved = model.solved(vocab_size)
+        log.info("model.parameters=%s: hidden size %d", model.parameters, solved.hidden_size)
+        self.config.model = solved
+        OmegaConf.update(self.composed, "model.hidden_size", solved.hidden_size)
+        OmegaConf.update(self.composed, "model.parameters", None)
+
+    def hyper_parameters(self) -> dict[str, bool | str | float | int]:
+        """The scalar configuration values by dotted name, places on this machine left out."""
+        return {
+            name: value
+            for name, value in flatten(self.plain_config()).items()
+            if isinstance(value, bool | str | float | int) and name not in PATH_FIELDS
+        }
+
+    def load_data(self) -> Prepared:
+        """The corpus as tokens, by the tokenizer that the run starts with."""
+        config = self.config
+        for note in self.corpus.notes:
+            log.info("%s: %s", self.corpus.name, note)
+        prepared = prepare(
+            self.corpus, self.tokenizer, config.data.unit, config.runtime.cache_folder()
+        )
+        for split in ("valid", "test"):
+            check_evaluable(prepared.stores[split])
+        return prepared
+
     def build_model(self, tokenizer: Tokenizer, text: TokenStore) -> LanguageModel:
         """The model, from the seed or from the weights to start with.
 
@@ -99,14 +137,20 @@ def begin(config: TrainConfig, call: Invocation, held: ExitStack) -> Start:
     if config.init_from is not None:
         return _init_from(Path(config.init_from), call)
     compute = config.runtime.build()
-    return Start(config, call.config, compute, _corpus(config), config.tokenizer)
+    return Start(config, call.config, compute, corpus_of(config), config.tokenizer)
 
 
-def _corpus(config: TrainConfig) -> Corpus:
-    corpus = config.data.build(config.runtime.cache_folder())
-    if config.data.train_bytes is None:
+def corpus_of(config: TrainConfig) -> Corpus:
+    """The corpus that a configuration trains on."""
+    return build_corpus(config.data, config.runtime.cache_folder())
+
+
+def build_corpus(data: DataConfig, cache: Path) -> Corpus:
+    """A corpus as it is trained on: cut to `data.train_bytes`."""
+    corpus = data.build(cache)
+    if data.train_bytes is None:
         return corpus
-    return replace(corpus, train=first_bytes(corpus.train, config.data.train_bytes))
+    return replace(corpus, train=first_bytes(corpus.train, data.train_bytes))
 
 
 def _resume(path: Path, call: Invocation, held: ExitStack) -> Start:
@@ -125,7 +169,7 @@ def _resume(path: Path, call: Invocation, held: ExitStack) -> Start:
         config,
         composed,
         compute,
-        _corpus(config),
+        corpus_of(config),
         tokenizer_from_json(checkpoint.tokenizer),
         directory=directory,
         resumed=checkpoint,
@@ -146,13 +190,27 @@ def _init_from(path: Path, call: Invocation) -> Start:
                 "Drop that override: the architecture comes with the weights.",
             )
     compute = config.runtime.build()
-    corpus = _corpus(config)
+    corpus = corpus_of(config)
     tokenizer = tokenizer_from_json(checkpoint.tokenizer)
     if config.extend_vocabulary:
+        _check_extendable(ours)
         before = tokenizer.vocab_size
         tokenizer = tokenizer.extended(corpus.train)
         log.info("vocabulary extended from %d to %d", before, tokenizer.vocab_size)
     return Start(config, composed, compute, corpus, tokenizer, weights=checkpoint)
+
+
+def _check_extendable(model: ModelConfig) -> None:
+    """Refuse heads in which a word's place depends on how frequent it was.
+
+    Raises:
+        ConfigError: an adaptive softmax.
+    """
+    if isinstance(model, RecurrentConfig) and model.head is HeadKind.adaptive:
+        raise ConfigError(
+            "extend_vocabulary=true: model.head=adaptive has clusters of the old words only",
+            "Start from weights with model.head=softmax or mixture.",
+        )
 
 
 def _extended(saved: dict[str, torch.Tensor], model: LanguageModel) -> dict[str, torch.Tensor]:

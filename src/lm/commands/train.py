@@ -2,22 +2,21 @@
 
 import logging
 import shlex
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from torch import nn
 
 from lm.checkpoint import read_any
+from lm.commands import count
 from lm.commands.start import Start, begin
 from lm.config import TrainConfig, invocation, job_directory
-from lm.config.fields import PATH_FIELDS, flatten
-from lm.data.prepare import Prepared, prepare
 from lm.data.streams import Streams
-from lm.errors import ConfigError, LmError, Stopped
-from lm.evaluation import check_evaluable, evaluate
+from lm.errors import CheckpointError, ConfigError
+from lm.evaluation import evaluate
 from lm.metrics import tags
-from lm.models import RecurrentModel
+from lm.models import NgramConfig, RecurrentModel
 from lm.models.language_model import parameter_counts, part_of
 from lm.optim.base import is_prefix
 from lm.run_directory import RunDirectory
@@ -26,21 +25,35 @@ from lm.training.loop import Trainer
 from lm.training.progress import Limits
 from lm.training.signals import StopFlag
 from lm.training.snapshot import restore
+from lm.training.windows import Windows
 
 log = logging.getLogger(__name__)
 
 
 def run(config: TrainConfig) -> float | None:
     """Train as configured; the best validation loss, for sweepers that minimise it."""
+    if isinstance(config.model, NgramConfig):
+        return count.run(config)
+    return train(config).progress.best_loss
+
+
+def train(config: TrainConfig) -> Trainer:
+    """Train as configured, to the end and tested."""
     call = invocation()
     assert call is not None, "commands are run through lm.cli"
     RunDirectory.check_place(Path(config.runs))
     with ExitStack() as held:
         start = begin(config, call, held)
+        if isinstance(start.config.model, NgramConfig):
+            raise CheckpointError(
+                f"{config.resume or config.init_from} was counted, not trained by gradient: it"
+                " cannot go on",
+                "Count another text with lm train model=ngram.",
+            )
         trainer = assemble(start, held)
         directory = trainer.directory
         held.enter_context(directory.logging())
-        held.enter_context(summarised(trainer))
+        held.enter_context(directory.summarised(partial(standing, trainer)))
         if start.resumed is not None:
             restore(trainer, start.resumed)
         else:
@@ -50,12 +63,12 @@ def run(config: TrainConfig) -> float | None:
             with start.config.runtime.profiled(directory.path / "trace.json"):
                 reason = trainer.fit()
             finish(trainer, start, reason)
-    return trainer.progress.best_loss
+    return trainer
 
 
 def assemble(start: Start, held: ExitStack) -> Trainer:
     """Everything a run consists of; its directory comes last, when nothing can be refused."""
-    config, compute, prepared = start.config, start.compute, load_data(start)
+    config, compute, prepared = start.config, start.compute, start.load_data()
     streams = Streams.for_training(
         prepared.stores["train"],
         config.trainer.batch_size,
@@ -63,15 +76,15 @@ def assemble(start: Start, held: ExitStack) -> Trainer:
         config.data.unit,
         label=f"the training split of {start.corpus.name}",
     )
+    start.settle_sizes(prepared.tokenizer.vocab_size)
     model = start.build_model(prepared.tokenizer, prepared.stores["train"])
     assert isinstance(model, RecurrentModel)
     model = model.to(compute.device)
     model.compute = compute
     optimizers = config.optim.build(trainable(model, config.freeze), lr_scales=config.lr_scales)
-    limits = Limits.of(config.trainer, streams)
-    schedule = config.schedule.build(
-        total_steps=limits.total_steps, steps_per_epoch=streams.windows_per_epoch
-    )
+    windows = Windows(streams, config.trainer.random_window, config.seed)
+    limits = Limits.of(config.trainer, windows)
+    schedule = config.schedule.build(total_steps=limits.total_steps, epoch_of=windows.epoch_of)
     directory = start.directory
     if directory is None:
         directory = RunDirectory.create(Path(config.runs) / config.name, job_directory())
@@ -85,6 +98,7 @@ def assemble(start: Start, held: ExitStack) -> Trainer:
         optimizers=optimizers,
         schedule=schedule,
         streams=streams,
+        windows=windows,
         valid=prepared.stores["valid"],
         test=prepared.stores["test"],
         limits=limits,
@@ -100,19 +114,6 @@ def assemble(start: Start, held: ExitStack) -> Trainer:
         },
         stop=StopFlag(),
     )
-
-
-def load_data(start: Start) -> Prepared:
-    """The corpus as tokens, by the tokenizer that the run starts with."""
-    config = start.config
-    for note in start.corpus.notes:
-        log.info("%s: %s", start.corpus.name, note)
-    prepared = prepare(
-        start.corpus, start.tokenizer, config.data.unit, config.runtime.cache_folder()
-    )
-    for split in ("valid", "test"):
-        check_evaluable(prepared.stores[split])
-    return prepared
 
 
 def announce(trainer: Trainer, start: Start) -> None:
@@ -142,26 +143,6 @@ def announce(trainer: Trainer, start: Start) -> None:
     log.info("run directory: %s", trainer.directory.path)
 
 
-@contextmanager
-def summarised(trainer: Trainer) -> Iterator[None]:
-    """Keep `summary.json` true whatever happens."""
-    directory = trainer.directory
-    directory.summarise("running")
-    try:
-        yield
-    except Stopped as stop:
-        directory.summarise("stopped", reason=stop.cause, **standing(trainer))
-        raise
-    except BaseException as error:
-        cause = error.cause if isinstance(error, LmError) else repr(error)
-        # The disk may be what failed; then its error must not hide the one under way.
-        try:
-            directory.summarise("failed", reason=cause, **standing(trainer))
-        except (LmError, OSError) as second:
-            log.warning("summary.json was not written: %s", second)
-        raise
-
-
 def standing(trainer: Trainer) -> dict[str, object]:
     """How far a run has come, for its summary."""
     progress = trainer.progress
@@ -180,6 +161,7 @@ def finish(trainer: Trainer, start: Start, reason: str) -> None:
     trainer.console.close()
     config, progress, directory = trainer.config, trainer.progress, trainer.directory
     final: dict[str, float] = {}
+    facts: dict[str, object] = {"reason": reason, "metrics": final}
     if progress.best_loss is not None:
         final["valid/best_loss"] = progress.best_loss
     described = ""
@@ -192,10 +174,11 @@ def finish(trainer: Trainer, start: Start, reason: str) -> None:
             on_window=trainer.leave_if_stopped,
         )
         final |= score.scalars("test")
+        facts["test"] = score.to_json()
         described = score.describe()
     trainer.writer.scalars(progress.step, progress.tokens, final)
-    trainer.writer.hparams(hyper_parameters(start), final)
-    directory.summarise("done", reason=reason, metrics=final, **standing(trainer))
+    trainer.writer.hparams(start.hyper_parameters(), final)
+    directory.summarise("done", **facts, **standing(trainer))
     log.info("done: %s, in %.0f s", reason, progress.seconds)
     if described:
         log.info("test  %s", described)
@@ -223,15 +206,6 @@ def load_best(trainer: Trainer) -> None:
     folder, checkpoint = read_any(trainer.directory.path, "best")
     log.info("exact evaluation of %s …", folder.name)
     trainer.model.load_tensors(checkpoint.model)
-
-
-def hyper_parameters(start: Start) -> dict[str, bool | str | float | int]:
-    """The scalar configuration values by dotted name, places on this machine left out."""
-    return {
-        name: value
-        for name, value in flatten(start.plain_config()).items()
-        if isinstance(value, bool | str | float | int) and name not in PATH_FIELDS
-    }
 
 
 def trainable(model: RecurrentModel, freeze: list[str]) -> dict[str, nn.Parameter]:

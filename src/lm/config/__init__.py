@@ -18,9 +18,17 @@ from lm.config.fields import PATH_FIELDS, TEXT_FIELDS
 from lm.config.invocation import Invocation, invocation, invoking, job_directory
 from lm.config.overrides import free_text, is_override, key_of, prepare
 from lm.config.parsing import parse
+from lm.config.recipe import recipe_changes, same_run
 from lm.config.registry import load_plugins, register, schema_named
 from lm.config.resume import resume_config
-from lm.config.roots import ROOTS, EvaluateConfig, GenerateConfig, ImportConfig, TrainConfig
+from lm.config.roots import (
+    ROOTS,
+    EvaluateConfig,
+    GenerateConfig,
+    ImportConfig,
+    ReproduceConfig,
+    TrainConfig,
+)
 from lm.config.saved import dump, load_config, portable_config
 
 __all__ = [
@@ -32,6 +40,7 @@ __all__ = [
     "GenerateConfig",
     "ImportConfig",
     "Invocation",
+    "ReproduceConfig",
     "TrainConfig",
     "compose",
     "compose_jobs",
@@ -50,7 +59,9 @@ __all__ = [
     "parse",
     "portable_config",
     "prepare",
+    "recipe_changes",
     "register",
     "resume_config",
+    "same_run",
     "schema_named",
 ]

@@ -72,6 +72,36 @@ class TrainConfig:
 
 
 @dataclass(kw_only=True, slots=True)
+class ReproduceConfig(TrainConfig):
+    """`lm reproduce`: a row's recipe, and whatever `lm train` could be told about it.
+
+    Attributes:
+        row: the published result; the command line takes it as NAME.
+        record: a folder that the records go to, besides the run's own directory.
+        fresh: train anew, although a run of this recipe is there.
+        changed_data: run on other data than the published ones; no reproduction then.
+    """
+
+    row: str = MISSING
+    record: str | None = None
+    fresh: bool = False
+    changed_data: bool = False
+
+    def __post_init__(self) -> None:
+        TrainConfig.__post_init__(self)
+        if self.resume is not None:
+            raise ConfigError(
+                f"resume={self.resume}: lm reproduce finds the run to continue by itself",
+                "Drop it, or continue that run with lm train.",
+            )
+        if not self.trainer.test:
+            raise ConfigError(
+                "trainer.test=false leaves nothing to compare with the published test value",
+                "Drop the override.",
+            )
+
+
+@dataclass(kw_only=True, slots=True)
 class EvaluateConfig:
     """`lm evaluate`.
 
@@ -228,6 +258,7 @@ def _check_name(name: str) -> None:
 
 ROOTS: dict[str, type[Any]] = {
     "train": TrainConfig,
+    "reproduce": ReproduceConfig,
     "evaluate": EvaluateConfig,
     "generate": GenerateConfig,
     "import": ImportConfig,

@@ -83,10 +83,14 @@ class Streams:
         """Targets that an epoch of training predicts."""
         return self.length * self.num_streams
 
-    def window(self, position: int) -> Window:
-        """The window that starts at step `position` of every stream."""
+    def window(self, position: int, length: int | None = None) -> Window:
+        """The window that starts at step `position` of every stream.
+
+        Args:
+            length: in steps; None is `window_length`. The end of the streams cuts it.
+        """
         assert 0 <= position < self.length, position
-        steps = min(self.window_length, self.length - position)
+        steps = min(length or self.window_length, self.length - position)
         starts = [stream * self.length + position for stream in range(self.num_streams)]
         return self._read(starts, steps)
 

@@ -1,7 +1,8 @@
 """The arithmetic of what we report: one sum of nats, the counts, and what follows from them."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,15 @@ class Score:
         if self.word_perplexity is not None:
             values[f"{split}/word_perplexity"] = self.word_perplexity
         return values
+
+    def to_json(self) -> dict[str, Any]:
+        """The sum and the counts as plain data; JSON has no infinity, so such nats are None."""
+        return {**asdict(self), "nats": self.nats if math.isfinite(self.nats) else None}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Score":
+        """The inverse of `to_json`."""
+        return cls(**{**data, "nats": math.inf if data["nats"] is None else data["nats"]})
 
     def describe(self) -> str:
         """One line for people: the numbers, how exact they are, and always the counts."""

@@ -19,6 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
+from lm.models.kernels.deferred import Deferred
+from lm.models.kernels.products import Prepare, can_pack, packed_product, plain_product
 from lm.runtime.compute import Compute, Kernels
 
 LayerState = dict[str, Tensor]
@@ -26,6 +28,9 @@ State = list[LayerState]
 Weights = Mapping[str, Tensor]
 # All steps of a window: (x, state, weights) → (y, state).
 Sequence = Callable[[Tensor, LayerState, Weights], tuple[Tensor, LayerState]]
+
+# In a cell's weights, where state dropout is on: the mask of h_{t−1} [B, H] of this window.
+KEEP_H = "keep_h"
 
 # About a window: a kernel that prepares the matrix first earns it back over the steps.
 _STEPS_TO_MEASURE = 32
@@ -59,19 +64,45 @@ class Cell(nn.Module):
     Products happen in the dtype of the weight matrices; the state keeps its own.
 
     Attributes:
-        state_names: names of the state's tensors, each [B, H]; one of them is `h`.
+        state_names: names of the state's tensors, each [B, H] unless `state_sizes` says otherwise;
+            one of them is `h`.
         mixed_precision: the cell can compute with matrices in bf16 and all else in float32.
+        hoists_input: `step` uses x in `input_product` only, so that `stepwise` may compute that
+            for all steps at once.
+        masks_state: state dropout acts in `step`, by `recurrent_product` or `keep_state`.
         compute: where, and by which kernels.
     """
 
     state_names: ClassVar[tuple[str, ...]] = ("h",)
     mixed_precision: ClassVar[bool] = False
+    hoists_input: ClassVar[bool] = False
+    masks_state: ClassVar[bool] = False
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.compute = Compute()
+
+    @property
+    def output_size(self) -> int:
+        """Size of y and of the state `h`."""
+        return self.hidden_size
+
+    @property
+    def state_sizes(self) -> dict[str, int]:
+        """Size of each tensor of the state."""
+        return dict.fromkeys(self.state_names, self.hidden_size)
+
+    @property
+    def learned_states(self) -> tuple[str, ...]:
+        """The tensors of the state that `initial_state=learned` may learn."""
+        return tuple(self.state_sizes)
+
+    @property
+    def recurrent_matrices(self) -> list[str]:
+        """The weights that multiply the state, which weight drop acts upon."""
+        return [name for name in self.weights() if name.startswith("weight_hh")]
 
     def weights(self) -> dict[str, Tensor]:
         """The layer's own parameters by name."""
@@ -110,20 +141,50 @@ class Cell(nn.Module):
             outputs.append(state["h"])
         return torch.stack(outputs), state
 
+    def loops(self, weights: Weights) -> dict[str, Sequence]:
+        """The loop over `step` with its products prepared: the kernels of a cell that has no own.
+
+        For cells whose products all go through `product`, `input_product` or `recurrent_product`.
+        """
+        like = next(weight for weight in weights.values() if weight.ndim > 1)
+        packed = {"packed": packed_product} if can_pack(like) else {}
+        ways = {**packed, "plain": plain_product}
+        return {name: partial(self.stepwise, prepare) for name, prepare in ways.items()}
+
+    def stepwise(
+        self, prepare: Prepare, x: Float[Tensor, "T B I"], state: LayerState, weights: Weights
+    ) -> tuple[Float[Tensor, "T B H"], LayerState]:
+        """`reference`, with input products hoisted where that can be, and weight gradients of the
+        window in one product each.
+        """
+        if self.hoists_input:
+            x = input_product(x, weights)
+            weights = {n: w for n, w in weights.items() if n not in ("weight_ih", "bias_ih")}
+        deferred = {
+            name: Deferred(weight, prepare, x.shape[1])
+            for name, weight in weights.items()
+            if weight.ndim > 1 and name != KEEP_H
+        }
+        y, state = self.reference(x, state, PreparedWeights(weights, deferred))
+        for matrix in deferred.values():
+            matrix.close()
+        return y, state
+
     def reset_bias(self, draws: Callable[[str], Generator]) -> None:
         """Overrule the biases after initialisation (forget gate, chrono); nothing by default."""
 
     def _pick(self, x: Tensor, state: LayerState, weights: Weights) -> Sequence:
         """The kernel that `compute.kernels` asks for, measured where it asks for the fastest."""
         wanted = self.compute.kernels
-        ways = {} if wanted is Kernels.reference else self.kernels(weights)
+        kernels = self.loops if KEEP_H in weights else self.kernels
+        ways = {} if wanted is Kernels.reference else kernels(weights)
         if wanted is Kernels.torch:
             return ways.get("torch", self.reference)
         if wanted is Kernels.fast and len(ways) > 1:
             ways.pop("torch", None)
         if len(ways) < 2:
             return next(iter(ways.values()), self.reference)
-        matrix = weights["weight_hh"]
+        matrix = next(weight for weight in weights.values() if weight.ndim > 1)
         training = torch.is_grad_enabled()
         question = (
             f"{type(self).__name__} {self.input_size} {self.hidden_size} streams {x.shape[1]} "
@@ -175,19 +236,42 @@ def total_bias(weights: Weights) -> Tensor | None:
     return sum(biases[1:], biases[0]) if biases else None
 
 
+class PreparedWeights(dict[str, Tensor]):
+    """A layer's weights for one window, some of them made ready for many products.
+
+    Attributes:
+        deferred: those, by name.
+    """
+
+    def __init__(self, weights: Weights, deferred: Mapping[str, Deferred]) -> None:
+        super().__init__(weights)
+        self.deferred = deferred
+
+
 def input_product(x: Tensor, weights: Weights) -> Tensor:
-    """W_ih x + b_ih, gates stacked along the last dimension."""
-    return _product(x, weights["weight_ih"], weights.get("bias_ih"))
+    """W_ih x + b_ih, gates stacked along the last dimension; x itself where that was hoisted."""
+    return product(x, weights, "weight_ih", "bias_ih") if "weight_ih" in weights else x
 
 
 def recurrent_product(h: Tensor, weights: Weights) -> Tensor:
-    """W_hh h + b_hh, gates stacked along the last dimension."""
-    return _product(h, weights["weight_hh"], weights.get("bias_hh"))
+    """W_hh (m · h) + b_hh, gates stacked along the last dimension; m is the mask of state dropout,
+    where there is one.
+    """
+    return product(keep_state(h, weights), weights, "weight_hh", "bias_hh")
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """In the weight's dtype; the result has the dtype of x."""
-    if x.dtype == weight.dtype:
+def keep_state(h: Tensor, weights: Weights) -> Tensor:
+    """h without the units that state dropout drops in this window."""
+    return h * weights[KEEP_H] if KEEP_H in weights else h
+
+
+def product(x: Tensor, weights: Weights, name: str, bias_name: str = "") -> Tensor:
+    """W x + b in the weight's dtype, b where the weights have it; the result has the dtype of x."""
+    weight, bias = weights[name], weights.get(bias_name)
+    if isinstance(weights, PreparedWeights) and name in weights.deferred:
+        result = weights.deferred[name](x.to(weight.dtype)).to(x.dtype)
+    elif x.dtype == weight.dtype:
         return nn.functional.linear(x, weight, bias)
-    product = nn.functional.linear(x.to(weight.dtype), weight).to(x.dtype)
-    return product if bias is None else product + bias
+    else:
+        result = nn.functional.linear(x.to(weight.dtype), weight).to(x.dtype)
+    return result if bias is None else result + bias

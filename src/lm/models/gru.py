@@ -33,7 +33,7 @@ from lm.models.kernels.gru import GRUSequence
 from lm.models.kernels.native_cells import NativeGRU
 from lm.models.kernels.products import Prepare
 from lm.models.kernels.ways import ways_over_a_window
-from lm.models.recurrent import RecurrentConfig
+from lm.models.recurrent_config import RecurrentConfig
 
 
 @dataclass(kw_only=True, slots=True)
@@ -68,6 +68,8 @@ class GRU(Cell):
     """One GRU layer with state {h}."""
 
     mixed_precision: ClassVar[bool] = True
+    hoists_input: ClassVar[bool] = True
+    masks_state: ClassVar[bool] = True
 
     def __init__(
         self,

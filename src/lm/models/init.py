@@ -1,7 +1,7 @@
 """Initialisation per part of the model, by name, each drawn from a generator of its own."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -11,7 +11,6 @@ from torch import Generator, Tensor
 from lm import checks
 from lm.errors import ConfigError
 from lm.models.base import Cell
-from lm.models.head import SoftmaxHead
 from lm.runtime.randomness import generator
 
 
@@ -145,38 +144,13 @@ def chrono_bias(size: int, longest: int, draws: Generator) -> Tensor:
     return torch.empty(size).uniform_(1.0, longest - 1.0, generator=draws).log_()
 
 
-def initialise(
-    embedding: Tensor,
-    cells: Sequence[Cell],
-    head: SoftmaxHead,
-    config: InitConfig,
-    seed: int,
-    counts: Tensor | None = None,
-) -> None:
-    """Fill every parameter of a model, each from a generator named after it."""
+def initialise_embedding(embedding: Tensor, config: InitConfig, seed: int) -> None:
+    """Fill the embedding from the generator named after it."""
     draws = generator(seed, 0, "init.embedding")
     fill(embedding.data, config.embedding, draws, default=standard_normal)
-    for k, cell in enumerate(cells):
-        _initialise_cell(cell, config, seed, f"init.layers.{k}")
-    plain = uniform_by_size(head.weight.shape[1])
-    if not head.tied:
-        draws = generator(seed, 0, "init.head.weight")
-        fill(head.weight.data, config.output, draws, default=plain)
-    if head.bias is not None and config.output_bias.kind is Scheme.unigram:
-        if counts is not None:  # without, the weights come from elsewhere
-            # Half a count for a token that never occurs (Krichevsky & Trofimov 1981).
-            smoothed = counts.double() + 0.5
-            head.bias.data.copy_((smoothed / smoothed.sum()).log())
-    elif head.bias is not None:
-        draws = generator(seed, 0, "init.head.bias")
-        fill(head.bias.data, config.output_bias, draws, default=plain)
-    if head.projection is not None:
-        draws = generator(seed, 0, "init.head.projection")
-        inner = uniform_by_size(head.projection.shape[1])
-        fill(head.projection.data, config.input, draws, default=inner)
 
 
-def _initialise_cell(cell: Cell, config: InitConfig, seed: int, site: str) -> None:
+def initialise_cell(cell: Cell, config: InitConfig, seed: int, site: str) -> None:
     """A cell's own parameters by name: `bias*`, `weight_hh*` (recurrent), other matrices are input.
 
     Other vectors (gains, peepholes) and the parameters of modules inside keep what the cell gave

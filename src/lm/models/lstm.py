@@ -35,7 +35,7 @@ from lm.models.kernels.lstm import LSTMSequence
 from lm.models.kernels.native_cells import NativeLSTM
 from lm.models.kernels.products import Prepare
 from lm.models.kernels.ways import ways_over_a_window
-from lm.models.recurrent import RecurrentConfig
+from lm.models.recurrent_config import RecurrentConfig
 
 
 @dataclass(kw_only=True, slots=True)
@@ -82,6 +82,9 @@ class LSTM(Cell):
 
     state_names: ClassVar[tuple[str, ...]] = ("h", "c")
     mixed_precision: ClassVar[bool] = True
+    hoists_input: ClassVar[bool] = True
+    masks_state: ClassVar[bool] = True
+    gate_biases: ClassVar[tuple[str, ...]] = ("bias_ih", "bias_hh")
 
     def __init__(
         self,
@@ -101,8 +104,7 @@ class LSTM(Cell):
         self, x: Float[Tensor, "B I"], state: LayerState, weights: Weights
     ) -> tuple[LayerState, LayerState]:
         gates = input_product(x, weights) + recurrent_product(state["h"], weights)
-        i, f, g, o = gates.chunk(4, dim=-1)
-        i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
+        i, f, g, o = activate(gates)
         c = f * state["c"] + i * g
         h = o * c.tanh()
         return {"h": h, "c": c}, {"i": i, "f": f, "g": g, "o": o}
@@ -114,7 +116,7 @@ class LSTM(Cell):
 
     def reset_bias(self, draws: Callable[[str], Generator]) -> None:
         size = self.hidden_size
-        biases = [p for name, p in self.named_parameters(recurse=False) if name.startswith("bias")]
+        biases = [self.get_parameter(name) for name in self.gate_biases if hasattr(self, name)]
         for k, bias in enumerate(biases):
             i, f = bias.data[:size], bias.data[size : 2 * size]
             # The gates see the sum of the biases: the value goes into the first, zero elsewhere.
@@ -123,6 +125,12 @@ class LSTM(Cell):
             if self.chrono_max is not None:
                 f.zero_() if k else f.copy_(chrono_bias(size, self.chrono_max, draws("chrono")))
                 i.zero_() if k else i.copy_(-f)
+
+
+def activate(gates: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """i, f, g, o from their stacked pre-activations [B, 4H]."""
+    i, f, g, o = gates.chunk(4, dim=-1)
+    return i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
 
 
 def _torch(

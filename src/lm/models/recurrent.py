@@ -1,123 +1,60 @@
 """The recurrent model: `embedding → one-layer cells with dropout between → head`."""
 
-from abc import abstractmethod
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lm import checks
-from lm.errors import ConfigError
-from lm.models.base import Cell, LayerState, State, Weights
-from lm.models.dropout import DropoutConfig, dropout
+from lm.models.base import KEEP_H, Cell, LayerState, State, Weights
+from lm.models.dropout import DropoutConfig, drop_recurrent, drop_words, dropout
 from lm.models.embedding import TiedGradient, embed
-from lm.models.head import SoftmaxHead
-from lm.models.init import InitConfig, Scheme, initialise
-from lm.models.language_model import LanguageModel, ModelConfig, Output
-from lm.models.sampled import SampledConfig, Sampler
+from lm.models.head import Head, SoftmaxHead
+from lm.models.language_model import LanguageModel, Output
+from lm.models.penalties import PenaltyConfig
+from lm.models.sampled import Sampler
 from lm.runtime.compute import Compute, Precision
-from lm.runtime.randomness import Noise, derive_seed
-
-
-class InitialState(Enum):
-    """What the recurrent state is before the first token."""
-
-    zero = "zero"
-    learned = "learned"
-
-
-@dataclass(kw_only=True, slots=True)
-class RecurrentConfig(ModelConfig):
-    """What every recurrent model has; a cell's own config adds its fields and builds the cell.
-
-    Attributes:
-        embedding_size: E.
-        hidden_size: H of every layer, unless `layer_sizes` names one size per layer.
-        tied: the output weight is the embedding's, through a projection where sizes differ.
-        output_bias: the output layer has a bias.
-    """
-
-    transient: ClassVar[frozenset[str]] = frozenset({"dropout", "init", "sampled"})
-
-    embedding_size: int = 256
-    hidden_size: int = 512
-    num_layers: int = 1
-    layer_sizes: list[int] | None = None
-    tied: bool = False
-    output_bias: bool = True
-    initial_state: InitialState = InitialState.zero
-    dropout: DropoutConfig = field(default_factory=DropoutConfig)
-    init: InitConfig = field(default_factory=InitConfig)
-    sampled: SampledConfig = field(default_factory=SampledConfig)
-
-    def __post_init__(self) -> None:
-        for name in ("embedding_size", "hidden_size", "num_layers"):
-            checks.at_least(f"model.{name}", getattr(self, name), 1)
-        if self.layer_sizes is not None:
-            checks.at_least("len(model.layer_sizes)", len(self.layer_sizes), 1)
-            if self.num_layers not in (1, len(self.layer_sizes)):
-                raise ConfigError(
-                    f"model.num_layers={self.num_layers} contradicts model.layer_sizes="
-                    f"{self.layer_sizes}",
-                    "Set one of them.",
-                )
-            for size in self.layer_sizes:
-                checks.at_least("model.layer_sizes", size, 1)
-
-    @property
-    def sizes(self) -> list[int]:
-        """H of each layer, from below."""
-        return self.layer_sizes or [self.hidden_size] * self.num_layers
-
-    @property
-    def needs_counts(self) -> bool:
-        return self.sampled.words is not None or self.init.output_bias.kind is Scheme.unigram
-
-    @abstractmethod
-    def build_cell(self, input_size: int, hidden_size: int) -> Cell:
-        """One layer of this model's cell, its parameters not yet filled."""
-
-    def build(
-        self, vocab_size: int, *, seed: int, counts: Int[Tensor, " V"] | None = None
-    ) -> "RecurrentModel":
-        # A cell with modules of torch.nn inside draws from the global generator when it is made.
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derive_seed(seed, 0, "init.modules"))
-            model = RecurrentModel(self, vocab_size)
-        initialise(model.embedding.weight, model.cells, model.head, self.init, seed, counts)
-        model.sampler = self.sampled.build(counts)
-        return model
+from lm.runtime.randomness import Noise
 
 
 class RecurrentModel(LanguageModel):
     """A recurrent language model; calling it is the only entry for training.
 
+    Args:
+        learned_start: the state before the first token is learned; else it is zero.
+
     Attributes:
+        residual, skip, dropout, penalty, state_reset: as in `RecurrentConfig`.
         sampler: draws the words of a sampled softmax for each training step; None is the whole.
         sparse_gradients: the optimiser leaves words without a gradient alone, so that embeddings
             (and a sampled output layer) may give one for the words of a window only.
     """
 
-    def __init__(self, config: RecurrentConfig, vocab_size: int) -> None:
-        super().__init__(vocab_size)
-        self.rates = config.dropout
-        sizes = config.sizes
-        inputs = [config.embedding_size, *sizes[:-1]]
-        # Given weights, nn.Embedding does not draw from the global generator.
-        self.embedding = nn.Embedding(
-            vocab_size, inputs[0], _weight=torch.empty(vocab_size, inputs[0])
-        )
-        self.layers = nn.ModuleList(map(config.build_cell, inputs, sizes))
+    def __init__(
+        self,
+        embedding: nn.Embedding,
+        cells: Sequence[Cell],
+        head: Head,
+        *,
+        residual: bool = False,
+        skip: bool = False,
+        learned_start: bool = False,
+        dropout: DropoutConfig,
+        penalty: PenaltyConfig,
+        state_reset: float = 0.0,
+    ) -> None:
+        super().__init__(embedding.num_embeddings)
+        self.embedding = embedding
+        self.layers = nn.ModuleList(cells)
         self.initial = nn.ParameterDict()
-        if config.initial_state is InitialState.learned:
-            for k, cell in enumerate(self.cells):
-                for name in cell.state_names:
-                    self.initial[f"{k}_{name}"] = nn.Parameter(torch.zeros(cell.hidden_size))
-        tied = self.embedding.weight if config.tied else None
-        self.head = SoftmaxHead(sizes[-1], vocab_size, tied=tied, bias=config.output_bias)
+        if learned_start:
+            for k, cell in enumerate(cells):
+                for name in cell.learned_states:
+                    start = torch.zeros(cell.state_sizes[name])
+                    self.initial[f"{k}_{name}"] = nn.Parameter(start)
+        self.head = head
+        self.residual, self.skip = residual, skip
+        self.rates, self.penalty, self.state_reset = dropout, penalty, state_reset
         self.compute = Compute()
         self.sampler: Sampler | None = None
         self.sparse_gradients = False
@@ -131,6 +68,11 @@ class RecurrentModel(LanguageModel):
     def device(self) -> torch.device:
         return self.embedding.weight.device
 
+    @property
+    def is_plain_stack(self) -> bool:
+        """Each layer sees the output of the one below and nothing else, the head the last one's."""
+        return not (self.residual or self.skip)
+
     def initial_state(self, num_streams: int) -> State:
         # Learned ones stay part of the graph.
         like = self.embedding.weight
@@ -138,11 +80,18 @@ class RecurrentModel(LanguageModel):
             {
                 name: self.initial[f"{k}_{name}"].expand(num_streams, -1)
                 if f"{k}_{name}" in self.initial
-                else like.new_zeros(num_streams, cell.hidden_size)
-                for name in cell.state_names
+                else like.new_zeros(num_streams, size)
+                for name, size in cell.state_sizes.items()
             }
             for k, cell in enumerate(self.cells)
         ]
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {**super().tensors(), **dict(self.named_buffers())}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        super().load_tensors(tensors)
+        self.head.check(tensors)
 
     def pass_on(self, compute: Compute) -> None:
         self.head.compute = compute
@@ -159,23 +108,31 @@ class RecurrentModel(LanguageModel):
         resets: Bool[Tensor, "T B"] | None = None,
     ) -> Output:
         tied = TiedGradient() if self.head.tied else None
-        features, state = self.features(tokens, state, noise=noise, resets=resets, tied=tied)
+        raw, state = self._run(tokens, state, noise, resets, tied)
+        features = self._drop_output(raw, noise)
         flat = features.flatten(0, 1), targets.flatten()
-        if torch.is_grad_enabled():
-            sample = None
-            if noise is not None and self.sampler is not None:
-                sample = self.sampler.draw(noise, tokens.device)
-            objective, nll = self.head.loss(
-                *flat,
-                dtype=self._products(noise),
-                tied=tied,
-                sample=sample,
-                sparse=self._sparse_rows,
-            )
-        else:
+        if not torch.is_grad_enabled():
             nll = self.head.nll(*flat)
-            objective = nll.mean()
+            return Output(objective=nll.mean(), nll=nll.view(targets.shape), state=state)
+        objective, nll = self._loss(*flat, noise, tied)
+        penalty = None if noise is None else self.penalty.on_output(raw, features)
+        if penalty is not None:
+            objective = objective + penalty
         return Output(objective=objective, nll=nll.view(targets.shape), state=state)
+
+    def _loss(
+        self, features: Tensor, targets: Tensor, noise: Noise | None, tied: TiedGradient | None
+    ) -> tuple[Tensor, Tensor]:
+        """Objective and nll of flat features; the softmax of training may be sampled."""
+        head, dtype = self.head, self._products(noise)
+        if noise is None or self.sampler is None:
+            return head.loss(features, targets, dtype=dtype, tied=tied, noise=noise)
+        assert isinstance(head, SoftmaxHead)
+        sample = self.sampler.draw(noise, features.device)
+        return head.loss(
+            features, targets, dtype=dtype, tied=tied, noise=noise, sample=sample,
+            sparse=self._sparse_rows,
+        )  # fmt: skip
 
     def log_prob(
         self,
@@ -194,24 +151,65 @@ class RecurrentModel(LanguageModel):
         *,
         noise: Noise | None = None,
         resets: Bool[Tensor, "T B"] | None = None,
-        tied: TiedGradient | None = None,
     ) -> tuple[Float[Tensor, "T B F"], State]:
         """What enters the head, and the state after the window."""
-        products = self._products(noise)
-        initial = self.initial_state(tokens.shape[1])
-        state = initial if state is None else state
+        raw, state = self._run(tokens, state, noise, resets, None)
+        return self._drop_output(raw, noise), state
+
+    def _drop_output(self, raw: Tensor, noise: Noise | None) -> Tensor:
+        return dropout(raw, self.rates.output, noise, "dropout.output", self.rates.locked)
+
+    def _run(
+        self,
+        tokens: Int[Tensor, "T B"],
+        state: State | None,
+        noise: Noise | None,
+        resets: Bool[Tensor, "T B"] | None,
+        tied: TiedGradient | None,
+    ) -> tuple[Float[Tensor, "T B F"], State]:
+        """The last layer's output before dropout, and the state after the window."""
+        rates, initial = self.rates, self.initial_state(tokens.shape[1])
+        state = initial if state is None else self._reset_some(state, initial, noise)
         x = embed(tokens, self.embedding.weight, tied=tied, sparse=self._sparse_rows)
-        x = dropout(x, self.rates.embedding, noise, "dropout.embedding", self.rates.locked)
+        x = drop_words(x, tokens, rates.words, noise, self.vocab_size)
+        x = dropout(x, rates.embedding, noise, "dropout.embedding", rates.locked)
         after: State = []
+        total: Tensor | None = None
         for k, cell in enumerate(self.cells):
+            below = x
             if k:
-                x = dropout(x, self.rates.between, noise, f"dropout.between.{k}", self.rates.locked)
-            weights = cell.weights()
-            if products is not None and cell.mixed_precision:
-                weights = {n: w.to(products) if w.ndim > 1 else w for n, w in weights.items()}
+                x = dropout(x, rates.between, noise, f"dropout.between.{k}", rates.locked)
+            weights = self._weights(k, state[k], noise)
             x, layer_state = run_cell(cell, x, state[k], weights, initial[k], resets)
             after.append(layer_state)
-        return dropout(x, self.rates.output, noise, "dropout.output", self.rates.locked), after
+            if self.residual and k:
+                x = x + below
+            total = x if total is None or not self.skip else total + x
+        assert total is not None
+        return total, after
+
+    def _weights(self, k: int, state: LayerState, noise: Noise | None) -> Weights:
+        """Layer k's weights for a window: some dropped, matrices in the dtype of products."""
+        cell, products = self.cells[k], self._products(noise)
+        weights = drop_recurrent(cell, k, state, self.rates, noise)
+        if products is None or not cell.mixed_precision:
+            return weights
+        return {
+            name: weight.to(products) if weight.ndim > 1 and name != KEEP_H else weight
+            for name, weight in weights.items()
+        }
+
+    def _reset_some(self, state: State, initial: State, noise: Noise | None) -> State:
+        """The state of some streams back at its initial value, as `state_reset` asks."""
+        if noise is None or not self.state_reset:
+            return state
+        like = state[0]["h"]
+        shape, rate = (len(like), 1), self.state_reset
+        keep = noise.keep_mask("state.reset", shape, rate, stream_dim=0, like=like) > 0
+        return [
+            {name: torch.where(keep, tensor, start[name]) for name, tensor in layer.items()}
+            for layer, start in zip(state, initial, strict=True)
+        ]
 
     @property
     def _sparse_rows(self) -> bool:

@@ -27,7 +27,7 @@ from lm.models.kernels.native_cells import NativeRNN
 from lm.models.kernels.products import Prepare
 from lm.models.kernels.rnn import RNNSequence
 from lm.models.kernels.ways import ways_over_a_window
-from lm.models.recurrent import RecurrentConfig
+from lm.models.recurrent_config import RecurrentConfig
 
 
 class Nonlinearity(Enum):
@@ -71,6 +71,8 @@ class RNN(Cell):
     """One Elman layer with state {h}."""
 
     mixed_precision: ClassVar[bool] = True
+    hoists_input: ClassVar[bool] = True
+    masks_state: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lm.models.base import Cell, LayerState, State, Weights, total_bias
 from lm.models.gru import GRU
+from lm.models.head import SoftmaxHead
 from lm.models.kernels.few_rows import FewRowsLinear
 from lm.models.language_model import LanguageModel
 from lm.models.lstm import LSTM
@@ -40,7 +41,7 @@ class Advancing(Protocol):
 @torch.no_grad()
 def stepper_after(model: LanguageModel, prompt: Int[Tensor, " T"], num_streams: int) -> Advancing:
     """Streams that have all read the prompt (once); the fastest way that this model has."""
-    if not isinstance(model, RecurrentModel):
+    if not isinstance(model, RecurrentModel) or not Stepper.suits(model):
         return _AnyModel(model, prompt, num_streams)
     _, state = model.features(prompt[:, None])
     return Stepper(model, _spread(state, num_streams))
@@ -59,7 +60,10 @@ class _AnyModel:
 
     def __init__(self, model: LanguageModel, prompt: Tensor, num_streams: int) -> None:
         self._model = model
-        log_prob, state = model.log_prob(prompt[:, None])
+        # All words' probabilities are of interest after the last token only.
+        before, last = prompt[:-1, None], prompt[-1:, None]
+        state = model(before, prompt[1:, None]).state if len(before) else None
+        log_prob, state = model.log_prob(last, state)
         self._logits, self._state = (
             log_prob[-1].expand(num_streams, -1),
             _spread(state, num_streams),
@@ -83,7 +87,7 @@ class _Layer:
 
     def __init__(self, cell: Cell, operand: Float[Tensor, "B X"], state: LayerState) -> None:
         self.operand = operand
-        self.x, self.h = torch.split(operand, [cell.input_size, cell.hidden_size], 1)
+        self.x, self.h = torch.split(operand, [cell.input_size, cell.output_size], 1)
         self.h.copy_(state["h"])
         self.prepare(cell, state)
 
@@ -227,13 +231,18 @@ class Stepper:
         state: after what was read so far; it is copied.
     """
 
+    @staticmethod
+    def suits(model: RecurrentModel) -> bool:
+        """Whether the model is one of those that this class knows."""
+        return model.is_plain_stack and isinstance(model.head, SoftmaxHead)
+
     @torch.no_grad()
     def __init__(self, model: RecurrentModel, state: State) -> None:
         cells, num_streams = model.cells, len(state[0]["h"])
         self.embedding = model.embedding.weight.detach()
         # x_t and the h of every layer side by side: a layer's operand [x, h] is a slice of it, in
         # which the layer below has left its output.
-        sizes = [self.embedding.shape[1], *(cell.hidden_size for cell in cells)]
+        sizes = [self.embedding.shape[1], *(cell.output_size for cell in cells)]
         joined = self.embedding.new_empty(num_streams, sum(sizes))
         columns = torch.split(joined, sizes, 1)
         self.features = columns[-1]
@@ -247,6 +256,7 @@ class Stepper:
             self.layers.append(layer(cell, operand, state[k]))
             begin += sizes[k]
         head = model.head
+        assert isinstance(head, SoftmaxHead)
         self.projection = (
             None if head.projection is None else FewRowsLinear(head.projection, None, num_streams)
         )

@@ -2,8 +2,9 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from enum import Enum
+from fnmatch import fnmatchcase
 from typing import Any, ClassVar
 
 import torch
@@ -147,6 +148,7 @@ class OptimConfig:
         kind: the `torch.optim` class.
         lr: learning rate, the peak of the schedule.
         weight_decay: as the optimiser defines it (added to the gradient, or decoupled).
+        no_decay: patterns of the names of parameters without it, such as `*bias*` or `embedding.*`.
     """
 
     group: ClassVar[str] = "optim"
@@ -154,14 +156,25 @@ class OptimConfig:
 
     lr: float
     weight_decay: float = 0.0
+    no_decay: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         checks.positive("optim.lr", self.lr)
         checks.non_negative("optim.weight_decay", self.weight_decay)
+        if self.no_decay and not self.decays:
+            raise ConfigError(
+                f"optim.no_decay={self.no_decay} exempts from a weight decay that is 0",
+                "Set optim.weight_decay, or drop optim.no_decay.",
+            )
+
+    @property
+    def decays(self) -> bool:
+        """There is a weight decay."""
+        return self.weight_decay > 0
 
     def options(self) -> dict[str, Any]:
         """The keyword arguments of the torch class."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "no_decay"}
 
     def settings(self) -> JsonDict:
         """What must not change on resume: all but learning rates, which the schedule governs."""
@@ -178,10 +191,12 @@ class OptimConfig:
                 that matches counts), for instance `{"embedding": 0.1}` when fine-tuning.
 
         Raises:
-            ConfigError: a prefix matches no parameter, or a factor is negative or not finite.
+            ConfigError: a prefix or a pattern matches no parameter, or a factor is negative or not
+                finite.
         """
         check_lr_scales(parameters, lr_scales)
-        optimizer = torch_optimizer(self.kind, parameters, lr_scales, self.options())
+        check_no_decay(parameters, self.no_decay)
+        optimizer = torch_optimizer(self.kind, parameters, lr_scales, self.options(), self.no_decay)
         return Optimizers([optimizer], parameters, lr=self.lr, settings=self.settings())
 
 
@@ -190,14 +205,20 @@ def torch_optimizer(
     parameters: Mapping[str, nn.Parameter],
     lr_scales: Mapping[str, float],
     options: Mapping[str, Any],
+    no_decay: Sequence[str] = (),
 ) -> torch.optim.Optimizer:
-    """A `torch.optim` object with one group per learning-rate factor."""
-    by_scale: dict[float, list[nn.Parameter]] = {}
+    """A `torch.optim` object with one group per learning-rate factor and weight decay."""
+    by_treatment: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in parameters.items():
         prefixes = [prefix for prefix in lr_scales if is_prefix(prefix, name)]
         scale = lr_scales[max(prefixes, key=len)] if prefixes else 1.0
-        by_scale.setdefault(scale, []).append(parameter)
-    groups = [{"params": ps, "lr": options["lr"] * scale} for scale, ps in by_scale.items()]
+        exempt = any(fnmatchcase(name, pattern) for pattern in no_decay)
+        decay = 0.0 if exempt else options["weight_decay"]
+        by_treatment.setdefault((scale, decay), []).append(parameter)
+    groups = [
+        {"params": ps, "lr": options["lr"] * scale, "weight_decay": decay}
+        for (scale, decay), ps in by_treatment.items()
+    ]
     _spare_the_compiler()
     optimizer = kind(groups, **options, **_implementation(kind, parameters.values()))
     assert isinstance(optimizer, torch.optim.Optimizer)
@@ -227,6 +248,20 @@ def check_lr_scales(parameters: Mapping[str, nn.Parameter], lr_scales: Mapping[s
             raise ConfigError(
                 f"lr_scales: no parameter is called {prefix!r} or begins with {prefix + '.'!r}",
                 f"Parameters of this model begin with {', '.join(known)}.",
+            )
+
+
+def check_no_decay(parameters: Mapping[str, nn.Parameter], patterns: Sequence[str]) -> None:
+    """Refuse patterns that match nothing.
+
+    Raises:
+        ConfigError: as said.
+    """
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in parameters):
+            raise ConfigError(
+                f"optim.no_decay: no parameter matches {pattern!r}",
+                f"Parameters of this model: {', '.join(parameters)}.",
             )
 
 

@@ -1,8 +1,8 @@
-"""Gradient norms, and clipping by norm or by value, without a device read."""
+"""Gradient norms, and clipping by norm, by value or row by row, without a device read."""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Bool, Float
@@ -10,31 +10,43 @@ from torch import Tensor, nn
 
 from lm import checks
 from lm.errors import ConfigError
+from lm.optim.outliers import OutlierConfig
 
 # Below this norm squares in float32 may have underflowed, and the sum is done again in float64.
 _SMALLEST_TRUSTED = 1e-12
+# Adaptive clipping takes no row of a weight for shorter than this.
+_SHORTEST_ROW = 1e-3
 
 
 @dataclass(kw_only=True, slots=True)
 class ClipConfig:
-    """How gradients are clipped; both off means not at all.
+    """How gradients are clipped; all off means not at all.
 
     Attributes:
         norm: scale all gradients down to this total L2 norm (Pascanu et al. 2013, algorithm 1).
         value: clamp each element to [−value, value].
+        adaptive: λ: scale each row of a gradient down to λ times the norm of the weight's row,
+            a vector as a whole (AGC; Brock et al. 2021, equation 3).
+        outlier: steps that are skipped instead.
     """
 
     norm: float | None = 0.25
     value: float | None = None
+    adaptive: float | None = None
+    outlier: OutlierConfig = field(default_factory=OutlierConfig)
 
     def __post_init__(self) -> None:
         checks.positive("trainer.clip.norm", self.norm)
         checks.positive("trainer.clip.value", self.value)
-        if self.norm is not None and self.value is not None:
+        checks.positive("trainer.clip.adaptive", self.adaptive)
+        ways = {"norm": self.norm, "value": self.value, "adaptive": self.adaptive}
+        chosen = [name for name, limit in ways.items() if limit is not None]
+        if len(chosen) > 1:
+            listed = " and ".join(f"trainer.clip.{name}={ways[name]!r}" for name in chosen)
             raise ConfigError(
-                f"trainer.clip.norm={self.norm!r} and trainer.clip.value={self.value!r} "
-                "exclude each other",
-                "Add trainer.clip.norm=null (to clip by value) or trainer.clip.value=null.",
+                f"{listed} exclude each other",
+                f"Add trainer.clip.{chosen[0]}=null (to clip by {chosen[1]}) or "
+                f"trainer.clip.{chosen[1]}=null.",
             )
 
 
@@ -62,7 +74,7 @@ class GradientNorms:
 
 @torch.no_grad()
 def clip_gradients(parameters: Mapping[str, nn.Parameter], config: ClipConfig) -> GradientNorms:
-    """Measure the gradients; clip them by value, or say how to scale them to the norm asked for.
+    """Measure the gradients; clip them in place, or say how to scale them to the norm asked for.
 
     Parameters without a gradient are left out; of a sparse one only the rows that are there count.
 
@@ -82,6 +94,9 @@ def clip_gradients(parameters: Mapping[str, nn.Parameter], config: ClipConfig) -
         clipped = finite & (coefficient < 1.0)
     elif config.value is not None:
         clipped = finite & _clip_by_value(tensors, config.value)
+    elif config.adaptive is not None:
+        weights = [_weights(parameters[name]) for name in gradients]
+        clipped = finite & _clip_by_row(tensors, weights, config.adaptive)
     return GradientNorms(total, tuple(gradients), by_parameter, finite, clipped, coefficient)
 
 
@@ -93,6 +108,26 @@ def _elements(parameter: nn.Parameter) -> Tensor:
         return gradient
     parameter.grad = gradient = gradient.coalesce()
     return gradient.values()
+
+
+def _weights(parameter: nn.Parameter) -> Tensor:
+    """The elements that a gradient's elements belong to."""
+    gradient = parameter.grad
+    assert gradient is not None
+    weight = parameter.detach()
+    return weight[gradient.indices()[0]] if gradient.is_sparse else weight
+
+
+def _clip_by_row(gradients: list[Tensor], weights: list[Tensor], limit: float) -> Bool[Tensor, ""]:
+    scales = []
+    for gradient, weight in zip(gradients, weights, strict=True):
+        rows = (-1,) if gradient.ndim > 1 else (0,)
+        longest = torch.linalg.vector_norm(weight, dim=rows, keepdim=True).clamp(min=_SHORTEST_ROW)
+        norm = torch.linalg.vector_norm(gradient, dim=rows, keepdim=True)
+        scale = (limit * longest / norm.clamp(min=torch.finfo(norm.dtype).tiny)).clamp(max=1.0)
+        gradient.mul_(scale)
+        scales.append(scale.amin())
+    return torch.stack(scales).amin() < 1.0
 
 
 def _coefficient(total: Float[Tensor, ""], max_norm: float) -> Float[Tensor, ""]:

@@ -9,7 +9,13 @@ import torch
 from torch import nn
 
 from lm import checks
-from lm.optim.base import OptimConfig, Optimizers, check_lr_scales, torch_optimizer
+from lm.optim.base import (
+    OptimConfig,
+    Optimizers,
+    check_lr_scales,
+    check_no_decay,
+    torch_optimizer,
+)
 
 _NOT_HIDDEN = ("embedding", "head")
 
@@ -56,6 +62,10 @@ class MuonConfig(OptimConfig):
         checks.fraction("optim.adamw_beta2", self.adamw_beta2)
         checks.positive("optim.adamw_eps", self.adamw_eps)
 
+    @property
+    def decays(self) -> bool:
+        return self.weight_decay > 0 or self.adamw_weight_decay > 0
+
     def options(self) -> dict[str, Any]:
         return {
             "lr": self.lr,
@@ -79,13 +89,16 @@ class MuonConfig(OptimConfig):
     ) -> Optimizers:
         """The pair of optimisers; a part without parameters is left out."""
         check_lr_scales(parameters, lr_scales)
+        check_no_decay(parameters, self.no_decay)
         hidden = {n: p for n, p in parameters.items() if _is_hidden_matrix(n, p)}
         rest = {n: p for n, p in parameters.items() if n not in hidden}
         parts = (
             (torch.optim.Muon, hidden, self.options()),
             (torch.optim.AdamW, rest, self.adamw_options()),
         )
-        optimizers = [torch_optimizer(k, ps, lr_scales, o) for k, ps, o in parts if ps]
+        optimizers = [
+            torch_optimizer(k, ps, lr_scales, o, self.no_decay) for k, ps, o in parts if ps
+        ]
         return Optimizers(optimizers, parameters, lr=self.lr, settings=self.settings())
 
 

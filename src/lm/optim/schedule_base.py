@@ -65,8 +65,11 @@ class ScheduleConfig:
     group: ClassVar[str] = "schedule"
     needs_horizon: ClassVar[bool] = False
 
-    def build(self, *, total_steps: int | None, steps_per_epoch: int) -> Schedule:
+    def build(self, *, total_steps: int | None, epoch_of: Callable[[int], int]) -> Schedule:
         """The schedule for a run of `total_steps`, if that is known.
+
+        Args:
+            epoch_of: the epoch, from 0, that a step belongs to.
 
         Raises:
             ConfigError: the run's length is needed and unknown, or too short for the schedule.

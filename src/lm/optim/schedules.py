@@ -1,7 +1,7 @@
 """The learning-rate schedules; `schedule_base` states the convention that they follow."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -27,7 +27,7 @@ def piecewise_linear(knots: Knots, step: int) -> float:
 class ConstantConfig(ScheduleConfig):
     """The optimiser's rate throughout."""
 
-    def build(self, *, total_steps: int | None, steps_per_epoch: int) -> Schedule:
+    def build(self, *, total_steps: int | None, epoch_of: Callable[[int], int]) -> Schedule:
         return PureSchedule(lambda step: 1.0)
 
 
@@ -84,7 +84,7 @@ class PlateauConfig(ScheduleConfig):
         checks.at_least("schedule.patience", self.patience, 0)
         checks.non_negative("schedule.min_delta", self.min_delta)
 
-    def build(self, *, total_steps: int | None, steps_per_epoch: int) -> Schedule:
+    def build(self, *, total_steps: int | None, epoch_of: Callable[[int], int]) -> Schedule:
         return PlateauSchedule(self.factor, self.patience, self.min_delta)
 
 
@@ -107,11 +107,11 @@ class StepConfig(ScheduleConfig):
         _check_divisor(self.factor)
         checks.at_least("schedule.start_epoch", self.start_epoch, 0)
 
-    def build(self, *, total_steps: int | None, steps_per_epoch: int) -> Schedule:
-        return PureSchedule(partial(self._multiplier, steps_per_epoch))
+    def build(self, *, total_steps: int | None, epoch_of: Callable[[int], int]) -> Schedule:
+        return PureSchedule(partial(self._multiplier, epoch_of))
 
-    def _multiplier(self, steps_per_epoch: int, step: int) -> float:
-        late = step // steps_per_epoch - self.start_epoch
+    def _multiplier(self, epoch_of: Callable[[int], int], step: int) -> float:
+        late = epoch_of(step) - self.start_epoch
         return float(self.factor ** -max(0, late // self.every_epochs + 1))
 
 
@@ -152,7 +152,7 @@ class WarmupConfig(ScheduleConfig):
 class LinearConfig(WarmupConfig):
     """Linear warm-up, then a straight line down to `final_fraction`."""
 
-    def build(self, *, total_steps: int | None, steps_per_epoch: int) -> Schedule:
+    def build(self, *, total_steps: int | None, epoch_of: Callable[[int], int]) -> Schedule:
         return PureSchedule(partial(piecewise_linear, self.knots(total_steps, self.final_fraction)))
 
 
@@ -160,7 +160,7 @@ class LinearConfig(WarmupConfig):
 class CosineConfig(WarmupConfig):
     """Linear warm-up, then half a cosine down to `final_fraction` (Loshchilov & Hutter 2017)."""
 
-    def build(self, *, total_steps: int | None, steps_per_epoch: int) -> Schedule:
+    def build(self, *, total_steps: int | None, epoch_of: Callable[[int], int]) -> Schedule:
         return PureSchedule(partial(self._multiplier, self.knots(total_steps, 0.0)))
 
     def _multiplier(self, knots: Knots, step: int) -> float:
@@ -199,7 +199,7 @@ class OneCycleConfig(ScheduleConfig):
                 "The way down is as long as the way up: set it to 0.5 or less.",
             )
 
-    def build(self, *, total_steps: int | None, steps_per_epoch: int) -> Schedule:
+    def build(self, *, total_steps: int | None, epoch_of: Callable[[int], int]) -> Schedule:
         last = known_horizon(total_steps) - 1
         peak = int(self.peak_fraction * last)
         start, end = self.start_fraction, self.final_fraction

@@ -108,7 +108,7 @@ def find_device(name: str) -> torch.device:
 
 def machine(device: torch.device) -> dict[str, str | int]:
     """What the last bit of a result depends on; compared when a run is resumed."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
     return {
         "torch": str(torch.__version__),
         "device": device.type,
@@ -118,7 +118,7 @@ def machine(device: torch.device) -> dict[str, str | int]:
     }
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
     """The CPU's model, as far as torch can tell; else its architecture."""
     if not hasattr(torch.cpu, "get_capabilities"):  # before torch 2.12 or so
         return platform.machine()

@@ -75,6 +75,10 @@ class Noise:
         index[stream_dim] = self.streams
         return self._whole_mask(site, full, rate, like)[tuple(index)]
 
+    def shared_mask(self, site: str, shape: Sequence[int], rate: float, *, like: Tensor) -> Tensor:
+        """A mask as `keep_mask` gives, the same for all streams."""
+        return self._whole_mask(site, shape, rate, like)
+
     def uniform(self, site: str, count: int) -> Tensor:
         """Numbers in (0, 1] in float64 on the CPU, the same for all streams."""
         words = np.random.SFC64(derive_seed(self.seed, self.step, site)).random_raw(count)

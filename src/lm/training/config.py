@@ -5,7 +5,9 @@ from typing import ClassVar
 
 from lm import checks
 from lm.errors import ConfigError
+from lm.optim.averaging import AveragingConfig
 from lm.optim.clipping import ClipConfig
+from lm.training.windows import RandomWindowConfig
 
 
 @dataclass(kw_only=True, slots=True)
@@ -15,7 +17,9 @@ class TrainerConfig:
     Attributes:
         batch_size: B, global streams.
         window: T, steps of truncated back-propagation.
+        random_window: draw each window's length instead.
         accumulate: forward and backward passes per update; splits the streams, never the time.
+        averaging: validate, save and use averages of the weights.
         max_epochs, max_steps, max_tokens, max_seconds: limits; the first one reached ends the run.
         valid_every: steps between validations; None is once per epoch.
         valid_streams: streams of validation during training; 1 is exact and slow.
@@ -35,8 +39,10 @@ class TrainerConfig:
 
     batch_size: int = 16
     window: int = 64
+    random_window: RandomWindowConfig = field(default_factory=RandomWindowConfig)
     accumulate: int = 1
     clip: ClipConfig = field(default_factory=ClipConfig)
+    averaging: AveragingConfig = field(default_factory=AveragingConfig)
     max_epochs: int | None = 10
     max_steps: int | None = None
     max_tokens: int | None = None

@@ -175,7 +175,8 @@ class GraphedStep:
         train = self._train
         state = (guard.optimizer.state.values() for guard in train.optimizers.guards)
         optimizer = chain.from_iterable(kept.values() for kept in chain.from_iterable(state))
-        tensors = chain(self._parameters, train.statistics.sums.values(), optimizer)
+        averages = train.averages.tensors.values()
+        tensors = chain(self._parameters, train.statistics.sums.values(), optimizer, averages)
         addresses = tuple(tensor.data_ptr() for tensor in tensors)
         if addresses != self._addresses:
             self._addresses = addresses
@@ -186,13 +187,15 @@ class GraphedStep:
 def graphed_where_possible(step: TrainStep) -> TrainStep | GraphedStep:
     """The step as graphs on an NVIDIA GPU; as it is elsewhere, and where it reads the device.
 
-    That is under `runtime.anomaly`, with optimisers that keep numbers on the host and with a
-    sampled softmax, whose words the host draws. The plain kernels (`torch`, `reference`) are there
-    to be compared with and run as anyone would run them.
+    That is under `runtime.anomaly`, with optimisers that keep numbers on the host, with a sampled
+    softmax, whose words the host draws, and with an adaptive one, whose work depends on the words.
+    The plain kernels (`torch`, `reference`) are there to be compared with and run as anyone would
+    run them.
     """
     compute = step.model.compute
     fast = compute.device.type == "cuda" and compute.kernels in (Kernels.auto, Kernels.fast)
     on_device = step.optimizers.capturable and step.model.sampler is None
+    on_device = on_device and step.model.head.on_device
     if not fast or not on_device or torch.is_anomaly_enabled():
         return step
     return GraphedStep(step, CudaCapture(compute.device))

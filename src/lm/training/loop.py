@@ -44,7 +44,8 @@ class Trainer(Run):
         if self.evaluate_if_due():  # a stop abandoned it; resuming repeats it
             self.save()
         while (reason := self.limits.reached(progress)) is None:
-            window = self.streams.window(progress.position)
+            length = self.windows.length(progress.step)
+            window = self.streams.window(progress.position, length)
             self.train(window)
             if progress.step % config.log_every == 0:
                 self.log()
@@ -59,11 +60,14 @@ class Trainer(Run):
     def train(self, window: Window) -> None:
         """One update; the state goes on, and back to its initial value at an epoch's end."""
         progress = self.progress
+        if self.averages.begin_if_due(self.epochs_done):
+            self._say_averaging()
         self.state = self.train_step(
             window,
             self.state,
             step=progress.step,
-            lr_multiplier=self.schedule.multiplier(progress.step),
+            lr_multiplier=self.schedule.multiplier(progress.step)
+            * self.windows.lr_factor(len(window.tokens)),
         )
         progress.advance(window, self.streams)
         if progress.position == 0:
@@ -126,7 +130,16 @@ class Trainer(Run):
         return True
 
     def evaluate(self) -> None:
-        """Validate, anneal, sample."""
+        """Validate the weights or their averages, anneal, sample."""
+        with self.averages.applied():
+            loss = self._validate()
+            if math.isfinite(loss):
+                self.sample()
+        if self.averages.observe(loss, self.epochs_done):
+            self._say_averaging()
+
+    def _validate(self) -> float:
+        """The loss, written down and passed on to the schedule."""
         progress = self.progress
         try:
             score = evaluate(
@@ -145,8 +158,10 @@ class Trainer(Run):
         mark = "  best so far" if best else ""
         log.info("valid  step %d  epoch %.2f  %s%s", progress.step, self.epochs_done,
                  score.describe(), mark)  # fmt: skip
-        if math.isfinite(score.loss):
-            self.sample()
+        return score.loss
+
+    def _say_averaging(self) -> None:
+        log.info("averaging of weights begins after step %d", self.progress.step)
 
     def _abandon_if_stopped(self, num_targets: int) -> None:
         if self.stop.requested:

@@ -6,6 +6,7 @@ from typing import Any
 
 from lm.data.streams import Streams, Window
 from lm.training.config import TrainerConfig
+from lm.training.windows import Windows
 
 
 @dataclass(slots=True)
@@ -73,23 +74,19 @@ class Limits:
     total_tokens: int | None
 
     @classmethod
-    def of(cls, config: TrainerConfig, streams: Streams) -> "Limits":
-        """Limits over these streams."""
+    def of(cls, config: TrainerConfig, windows: Windows) -> "Limits":
+        """Limits over this walk."""
         horizons = []
         if config.max_steps is not None:
             horizons.append(config.max_steps)
         if config.max_epochs is not None:
-            horizons.append(config.max_epochs * streams.windows_per_epoch)
+            horizons.append(windows.steps_in(config.max_epochs))
         if config.max_tokens is not None:
-            epochs, rest = divmod(config.max_tokens, streams.targets_per_epoch)
-            per_window = streams.num_streams * streams.window_length
-            horizons.append(epochs * streams.windows_per_epoch + -(-rest // per_window))
+            horizons.append(windows.steps_for(config.max_tokens))
         total = min(horizons, default=None)
         if total is None:
             return cls(config, None, None)
-        epochs, rest = divmod(total, streams.windows_per_epoch)
-        steps = epochs * streams.length + rest * streams.window_length
-        return cls(config, total, steps * streams.num_streams)
+        return cls(config, total, windows.tokens_in(total))
 
     def reached(self, progress: Progress) -> str | None:
         """The reason to end, or None."""

@@ -11,7 +11,9 @@ from lm.data.tokenizers import Tokenizer
 from lm.metrics.writer import MetricsWriter
 from lm.models import RecurrentModel
 from lm.models.base import State
+from lm.optim.averaging import Averages
 from lm.optim.base import Optimizers
+from lm.optim.outliers import Outliers
 from lm.optim.schedule_base import Schedule
 from lm.run_directory import RunDirectory
 from lm.training.config import TrainerConfig
@@ -21,6 +23,7 @@ from lm.training.progress import Limits, Progress
 from lm.training.signals import StopFlag
 from lm.training.statistics import Statistics
 from lm.training.step import TrainStep
+from lm.training.windows import Windows
 
 
 @dataclass(slots=True)
@@ -41,6 +44,7 @@ class Run:
     optimizers: Optimizers
     schedule: Schedule
     streams: Streams
+    windows: Windows
     valid: TokenStore
     test: TokenStore
     limits: Limits
@@ -49,6 +53,8 @@ class Run:
     identity: dict[str, object]
     stop: StopFlag
     statistics: Statistics = field(init=False)
+    averages: Averages = field(init=False)
+    outliers: Outliers = field(init=False)
     train_step: TrainStep | GraphedStep = field(init=False)
     writer: MetricsWriter = field(init=False)
     console: Console = field(init=False)
@@ -62,10 +68,12 @@ class Run:
             self.optimizers,
             self.statistics,
             clip=self.config.clip,
+            averaging=self.config.averaging,
             num_streams=self.config.batch_size,
             passes=self.config.accumulate,
             seed=self.seed,
         )
+        self.averages, self.outliers = step.averages, step.outliers
         self.train_step = graphed_where_possible(step)
 
     @contextmanager

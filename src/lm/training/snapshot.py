@@ -19,16 +19,21 @@ def capture(run: Run) -> Checkpoint:
     training = {f"statistics/{name}": t for name, t in run.statistics.sums.items()}
     for name, tensor in run.optimizers.state_tensors().items():
         training[f"optimizer/{name}"] = tensor
+    for name, tensor in run.averages.iterates().items():
+        training[f"iterate/{name}"] = tensor
+    for name, tensor in run.outliers.tensors.items():
+        training[f"outliers/{name}"] = tensor
     for k, layer in enumerate(run.state or []):
         for name, tensor in layer.items():
             training[f"state/{k}/{name}"] = tensor
     return Checkpoint(
-        model=run.model.tensors(),
+        model={**run.model.tensors(), **run.averages.tensors},
         training=training,
         state={
             "progress": run.progress.to_json(),
             "schedule": run.schedule.state(),
             "optimizer": run.optimizers.state_scalars(),
+            "averaging": run.averages.state(),
             "metrics_bytes": run.writer.flush(),
             "compute": run.model.compute.to_json(),
             **run.identity,
@@ -52,6 +57,8 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     compare_identity(run.identity, checkpoint.state)
     run.model.load_tensors(checkpoint.model)
     tensors = checkpoint.training
+    run.averages.load(checkpoint.state["averaging"], _below("iterate/", tensors))
+    run.outliers.load(_below("outliers/", tensors))
     run.optimizers.load_state(_below("optimizer/", tensors), checkpoint.state["optimizer"])
     run.schedule.load(checkpoint.state["schedule"])
     run.statistics.load(_below("statistics/", tensors))
@@ -75,7 +82,7 @@ def _recurrent_state(model: RecurrentModel, tensors: dict[str, Tensor]) -> State
     # A copy is aligned as every tensor of torch's own; one that lies in the file's buffer is not,
     # and MKL's last bits depend on it.
     return [
-        {name: tensors[f"{k}/{name}"].to(device, copy=True) for name in cell.state_names}
+        {name: tensors[f"{k}/{name}"].to(device, copy=True) for name in cell.state_sizes}
         for k, cell in enumerate(model.cells)
     ]
 

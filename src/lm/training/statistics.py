@@ -17,7 +17,7 @@ class Interval:
         gradient_norm: mean pre-clip norm.
         clip_fraction: share of steps that were clipped.
         skipped: skipped steps since the start of the run.
-        worst_run: most skipped steps in a row since the last log point.
+        worst_run: most non-finite steps in a row since the last log point.
     """
 
     loss: float
@@ -37,9 +37,20 @@ class Statistics:
             self.sums[name] = torch.zeros((), dtype=exact, device=device)
 
     def add(
-        self, *, nats: Tensor, tokens: int, norm: Tensor, clipped: Tensor, skip: Tensor
+        self,
+        *,
+        nats: Tensor,
+        tokens: int,
+        norm: Tensor,
+        clipped: Tensor,
+        skip: Tensor,
+        bad: Tensor,
     ) -> None:
-        """Count a step without reading the device; a skipped step's NaN enters nothing."""
+        """Count a step without reading the device; a skipped step's NaN enters nothing.
+
+        Args:
+            bad: skipped because it was not finite; that many in a row end a run.
+        """
         sums = self.sums
         good = ~skip
         zero = torch.zeros_like(sums["nats"])
@@ -49,7 +60,7 @@ class Statistics:
         sums["tokens"] += good * tokens
         sums["good"] += good
         sums["skipped"] += skip
-        sums["bad_run"].add_(1).mul_(skip)
+        sums["bad_run"].add_(1).mul_(bad)
         torch.maximum(sums["worst_run"], sums["bad_run"], out=sums["worst_run"])
 
     def read(self) -> Interval:

@@ -11,8 +11,10 @@ from lm.errors import NumericError
 from lm.models import RecurrentModel
 from lm.models.base import State, detach, join_streams, slice_streams
 from lm.models.language_model import part_of
+from lm.optim.averaging import Averages, AveragingConfig
 from lm.optim.base import Optimizers
 from lm.optim.clipping import ClipConfig, GradientNorms, clip_gradients
+from lm.optim.outliers import Outliers
 from lm.runtime.randomness import Noise
 from lm.training.statistics import Statistics
 
@@ -38,7 +40,7 @@ class TrainStep:
     its share of the noise, and the update equals the whole batch's to rounding.
 
     A step whose loss or gradient is not finite leaves parameters, optimiser and recurrent state as
-    they were, decided on the device.
+    they were, decided on the device; one whose gradient is an outlier keeps the recurrent state.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class TrainStep:
         statistics: Statistics,
         *,
         clip: ClipConfig,
+        averaging: AveragingConfig | None = None,
         num_streams: int,
         passes: int,
         seed: int,
@@ -64,6 +67,8 @@ class TrainStep:
         self.parameters: dict[str, nn.Parameter] = {
             name: p for name, p in model.named_parameters() if p.requires_grad
         }
+        self.averages = Averages(averaging or AveragingConfig(), self.parameters)
+        self.outliers = Outliers(clip.outlier, model.device)
         self.norms: GradientNorms | None = None
 
     def __call__(
@@ -97,17 +102,21 @@ class TrainStep:
         self.optimizers.zero_grad()
         objective, nats, new_state = self._accumulate(tokens, targets, state, noise, resets)
         norms = clip_gradients(self.parameters, self.clip)
-        skip = ~(norms.finite & torch.isfinite(objective))
+        bad = ~(norms.finite & torch.isfinite(objective))
+        outlier = self.outliers.judge(norms.total)
+        skip = bad if outlier is None else bad | outlier
         self.optimizers.step(skip, norms.coefficient)
+        self.averages.update(skip)
         self.statistics.add(
             nats=nats,
             tokens=targets.numel(),
             norm=norms.total,
             clipped=norms.clipped,
             skip=skip,
+            bad=bad,
         )
         self.norms = norms
-        return self._keep_finite(skip, state, new_state)
+        return self._keep_finite(bad, state, new_state)
 
     def norms_by_part(self) -> dict[str, float]:
         """Pre-clip gradient norm of the last step by part of the model; reads the device.
@@ -153,11 +162,11 @@ class TrainStep:
             states.append(detach(output.state))
         return objective, nats, states[0] if len(states) == 1 else join_streams(states)
 
-    def _keep_finite(self, skip: Tensor, old: State | None, new: State) -> State:
-        """After a skipped step the old state goes on: a NaN in it would spoil every later step."""
+    def _keep_finite(self, bad: Tensor, old: State | None, new: State) -> State:
+        """After a bad step the old state goes on: a NaN in it would spoil every later step."""
         if old is None:
             old = detach(self.model.initial_state(self.num_streams))
         return [
-            {name: torch.where(skip, before[name], after[name]) for name in after}
+            {name: torch.where(bad, before[name], after[name]) for name in after}
             for before, after in zip(old, new, strict=True)
         ]

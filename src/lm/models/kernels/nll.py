@@ -71,6 +71,53 @@ class _Loss(torch.autograd.Function):
         return d_features.to(ctx.features_dtype), d_weight, d_bias, None, None, None, None, None
 
 
+class _RowNLL(torch.autograd.Function):
+    """nll [N], each with a gradient of its own; logits are computed twice and never kept."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        dtype: torch.dtype,
+        way: Way,
+    ) -> Tensor:
+        x = features.to(dtype)
+        ctx.save_for_backward(x, weight, bias, targets)
+        ctx.features_dtype, ctx.way = features.dtype, way
+        return _nll(x, weight, bias, targets)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, share: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias, targets = ctx.saved_tensors
+        _, d_features, d_weight, d_bias = ctx.way(
+            x, weight, bias, targets, share, weight_too=ctx.needs_input_grad[1]
+        )
+        return d_features.to(ctx.features_dtype), d_weight, d_bias, None, None, None
+
+
+def row_nll(
+    features: Float[Tensor, "N F"],
+    weight: Float[Tensor, "V F"],
+    bias: Float[Tensor, " V"] | None,
+    targets: Int[Tensor, " N"],
+    *,
+    dtype: torch.dtype | None = None,
+    way: Way | None = None,
+) -> Float[Tensor, " N"]:
+    """−log softmax(W x_n + b)[target_n], for objectives that are no weighted sum of these.
+
+    The objective must not fall as any of them grows: the kernels take shares that are not negative.
+    """
+    dtype = dtype or weight.dtype
+    way = way or next(iter(ways(weight, dtype).values()))
+    nll: Tensor = _RowNLL.apply(features, weight, bias, targets, dtype, way)  # type: ignore[no-untyped-call]
+    return nll
+
+
 def linear_loss(
     features: Float[Tensor, "N F"],
     weight: Float[Tensor, "V F"],
@@ -108,9 +155,15 @@ def linear_nll(
     targets: Int[Tensor, " N"],
 ) -> Float[Tensor, " N"]:
     """−log softmax(W x_n + b)[target_n] in nats, without a gradient: for evaluation."""
-    nll = features.new_empty(len(targets))
-    for rows in _row_chunks(features, weight):
-        _to_gradient(features[rows] @ weight.T, bias, targets[rows], nll[rows], None)
+    return _nll(features, weight, bias, targets)
+
+
+def _nll(x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+    """nll in the weight's dtype, the products in that of x."""
+    nll = weight.new_empty(len(targets))
+    operand = weight.to(x.dtype)
+    for rows in _row_chunks(x, weight):
+        _to_gradient(x[rows] @ operand.T, bias, targets[rows], nll[rows], None)
     return nll
 
 

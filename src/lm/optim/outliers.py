@@ -1,0 +1,71 @@
+"""Steps whose gradient is far larger than those before it: skipped instead of clipped.
+
+A spike that clipping scales down still points where one bad window points. The comparison is with
+the mean and standard deviation of the norms of the last steps (as OLMo 2 does: OLMo team 2025,
+section 3.3).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from lm import checks
+
+
+@dataclass(kw_only=True, slots=True)
+class OutlierConfig:
+    """When a step is skipped.
+
+    Attributes:
+        sigmas: standard deviations above the mean from which a gradient norm is an outlier; None
+            is off.
+        history: steps that mean and deviation are of; none is skipped before as many are known.
+    """
+
+    sigmas: float | None = None
+    history: int = 128
+
+    def __post_init__(self) -> None:
+        checks.positive("trainer.clip.outlier.sigmas", self.sigmas)
+        checks.at_least("trainer.clip.outlier.history", self.history, 2)
+
+
+class Outliers:
+    """The norms of the last steps, on the device, and what is far from them.
+
+    Attributes:
+        tensors: what the next decision depends on, by name: a ring of norms and how many went in.
+    """
+
+    def __init__(self, config: OutlierConfig, device: torch.device) -> None:
+        self._config = config
+        exact = torch.float32 if device.type == "mps" else torch.float64
+        size = config.history if config.sigmas is not None else 0
+        self.tensors = {
+            "norms": torch.zeros(size, dtype=exact, device=device),
+            "count": torch.zeros(1, dtype=torch.int64, device=device),
+        }
+
+    def judge(self, norm: Float[Tensor, ""]) -> Bool[Tensor, ""] | None:
+        """Whether the step is an outlier, and take note of its norm; None where nothing is looked
+        at. An outlier is noted too, so that a lasting change of scale becomes the norm.
+        """
+        sigmas, norms, count = self._config.sigmas, self.tensors["norms"], self.tensors["count"]
+        if sigmas is None:
+            return None
+        known = count >= len(norms)
+        limit = norms.mean() + sigmas * norms.std()
+        outlier = (known & (norm > limit)).squeeze(0)
+        place = count % len(norms)
+        finite = norm.isfinite()
+        kept = torch.where(finite, norm.to(norms.dtype), norms.gather(0, place).squeeze(0))
+        norms.scatter_(0, place, kept[None])
+        count += finite
+        return outlier
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Go on from saved tensors."""
+        for name, value in tensors.items():
+            self.tensors[name].copy_(value)
