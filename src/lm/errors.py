@@ -66,7 +66,7 @@ class ReproductionError(LmError):
 class AuditError(LmError):
     """A model failed a check, so that its numbers would not mean what they say."""
 
-    code = 9
+    code = 8
 
 
 class Stopped(BaseException):

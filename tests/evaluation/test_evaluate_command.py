@@ -125,7 +125,7 @@ def test_the_audit_passes_or_ends_the_command(
         return log_p + 0.1, state
 
     monkeypatch.setattr(RecurrentModel, "log_prob", log_prob)
-    evaluate("audit=true", code=9)
+    evaluate("audit=true", code=8)
     said = capsys.readouterr()
     assert "FAIL  normalisation: " in said.out
     assert "loss 1" not in said.out

@@ -31,8 +31,8 @@ usage: lm <verb> [group=option] [field=value] …
   lm <verb> --cfg job               the configuration that would be used
 
 exit codes: 0 done · 2 configuration · 3 data · 4 checkpoint · 5 non-finite training ·
-            6 storage · 7 out of memory · 8 a published result was not reproduced ·
-            9 a failed audit · 75 stopped by a signal and saved
+            6 storage · 7 out of memory · 8 a check failed (reproduction, audit) ·
+            75 stopped by a signal and saved
 LM_TRACEBACK=1 shows where an error comes from.
 """
 
