@@ -200,6 +200,13 @@ def test_other_ways_to_name_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     assert swept == "interpolate=choice([a],[b])"
 
 
+def test_gradients_are_collected_on_the_text_that_was_trained_on() -> None:
+    assert main(["train", *RECIPE, "name=cut", "data.path=text.txt", "data.train_bytes=3000"]) == 0
+    (run,) = Path("runs", "cut").iterdir()
+    given = ["dynamic.lr=1e-3", "dynamic.decay=0.01", "dynamic.segment=25"]
+    assert main(["evaluate", f"run={run}", "method=dynamic", *given]) == 0
+
+
 def test_numbers_repeat_to_the_last_bit() -> None:
     overrides = ["method=dynamic_cache", "dynamic.lr=1e-3", "dynamic.decay=0.01", "cache.theta=1"]
     overrides += ["dynamic.segment=25", "dynamic.statistics_tokens=1000"]

@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+from lm.commands.start import build_corpus
 from lm.config import EvaluateConfig
 from lm.data.corpus import Corpus, Unit
 from lm.data.prepare import prepare
@@ -40,7 +41,7 @@ class Splits:
         unit = config.unit or (loaded.config.data.unit if data.unit is Unit.stream else data.unit)
         cache = config.runtime.cache_folder()
         own = config.data is None and unit is data.unit
-        return cls(loaded, data.build(cache), unit, cache, own, config.changed_data)
+        return cls(loaded, build_corpus(data, cache), unit, cache, own, config.changed_data)
 
     def __call__(self, name: str, limit: int | None = None) -> Text:
         """A split, or the first `limit` targets of it.

@@ -21,7 +21,7 @@ from lm.config import (
 )
 from lm.config.fields import PATH_FIELDS, flatten, plain
 from lm.config.inherit import inherit_model
-from lm.data.corpus import Corpus
+from lm.data.corpus import Corpus, DataConfig
 from lm.data.prepare import Prepared, prepare
 from lm.data.sources.cut import first_bytes
 from lm.data.store import TokenStore
@@ -141,11 +141,16 @@ def begin(config: TrainConfig, call: Invocation, held: ExitStack) -> Start:
 
 
 def corpus_of(config: TrainConfig) -> Corpus:
-    """The corpus as it is trained on: cut to `data.train_bytes`."""
-    corpus = config.data.build(config.runtime.cache_folder())
-    if config.data.train_bytes is None:
+    """The corpus that a configuration trains on."""
+    return build_corpus(config.data, config.runtime.cache_folder())
+
+
+def build_corpus(data: DataConfig, cache: Path) -> Corpus:
+    """A corpus as it is trained on: cut to `data.train_bytes`."""
+    corpus = data.build(cache)
+    if data.train_bytes is None:
         return corpus
-    return replace(corpus, train=first_bytes(corpus.train, config.data.train_bytes))
+    return replace(corpus, train=first_bytes(corpus.train, data.train_bytes))
 
 
 def _resume(path: Path, call: Invocation, held: ExitStack) -> Start:

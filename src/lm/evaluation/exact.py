@@ -68,8 +68,7 @@ def evaluate(
         for part, nll in losses(model, streams.evaluation_windows()):
             total += nll.sum(dtype=exact)
             if out is not None:
-                for start, column in zip(streams.evaluation_starts, nll.T, strict=False):
-                    out[start + position : start + position + len(column)] = column
+                _place(out, nll, streams.evaluation_starts, position)
             position += len(nll)
             on_window(part.num_targets)
     return Score(
@@ -80,6 +79,12 @@ def evaluate(
         num_streams=num_streams,
         lossy=store.lossless_reason(),
     )
+
+
+def _place(out: Tensor, nll: Tensor, starts: list[int], position: int) -> None:
+    """Put a window [T, B], `position` steps into its streams, where it belongs in the text."""
+    for start, column in zip(starts, nll.T, strict=False):  # the last window has fewer streams
+        out[start + position : start + position + len(column)] = column
 
 
 @torch.no_grad()

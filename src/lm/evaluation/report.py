@@ -112,7 +112,7 @@ def _row_to_json(row: Row) -> dict[str, Any]:
         "perplexity": score.perplexity,
         "bits_per_byte": score.bits_per_byte,
         "word_perplexity": score.word_perplexity,
-        **asdict(score),
+        **score.to_json(),
         "interval": None if row.interval is None else list(row.interval.perplexity),
         "values": row.values,
         "tuned_on": row.tuned_on,
