@@ -201,6 +201,24 @@ def test_a_stopped_row_goes_on_exactly_by_the_same_command(
     assert all(one[name].equal(other[name]) for name in one)
 
 
+def test_a_recipe_with_a_budget_of_parameters_goes_on_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its runs keep the size that the budget came to, not the budget."""
+    sized = (text for text in RECIPE if not text.startswith("model.hidden_size"))
+    stage = Stage(overrides=(*sized, "model.parameters=2000"), published=1000.0)
+    monkeypatch.setitem(registry.ROWS, "tiny", replace(TINY, stages=(stage,)))
+    with monkeypatch.context() as patch:
+        stop_at(patch, 7)
+        reproduce(code=75)
+    reproduce()
+    (run,) = runs()
+    assert 1500 < record(run)["training"]["parameters"] <= 2000
+    forbid_training(monkeypatch)
+    reproduce()
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["PASS", "PASS"]
+
+
 def test_a_modified_recipe_never_counts(
     done: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
