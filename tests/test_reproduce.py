@@ -189,14 +189,34 @@ def test_a_stopped_row_goes_on_exactly_by_the_same_command(
     with monkeypatch.context() as patch:
         stop_at(patch, 7)
         reproduce("fresh=true", code=75)
-    assert "Continue with: lm reproduce tiny runtime.device=cpu" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "Continue with: lm reproduce tiny runtime.device=cpu" in said.err
+    assert "fresh" not in said.err
+    assert said.out == ""
     (stopped,) = set(runs()) - {done}
-    assert "PASS" not in capsys.readouterr().out
     reproduce()
     assert capsys.readouterr().out.startswith("PASS")
     assert len(runs()) == 2
     one, other = last_weights(done), last_weights(stopped)
     assert all(one[name].equal(other[name]) for name in one)
+
+
+def test_a_recipe_with_a_budget_of_parameters_goes_on_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its runs keep the size that the budget came to, not the budget."""
+    sized = (text for text in RECIPE if not text.startswith("model.hidden_size"))
+    stage = Stage(overrides=(*sized, "model.parameters=2000"), published=1000.0)
+    monkeypatch.setitem(registry.ROWS, "tiny", replace(TINY, stages=(stage,)))
+    with monkeypatch.context() as patch:
+        stop_at(patch, 7)
+        reproduce(code=75)
+    reproduce()
+    (run,) = runs()
+    assert 1500 < record(run)["training"]["parameters"] <= 2000
+    forbid_training(monkeypatch)
+    reproduce()
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["PASS", "PASS"]
 
 
 def test_a_modified_recipe_never_counts(
@@ -272,7 +292,9 @@ def test_other_data_are_refused_before_anything_is_written(
 def test_stages_start_from_the_best_of_the_one_before(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    second = (*RECIPE, "optim.lr=1e-9", "optim.weight_decay=0", "model.dropout.output=0")
+    # The second stage does not say the model's sizes: they come with the weights.
+    tuning = ("optim.lr=1e-9", "optim.weight_decay=0", "model.dropout.output=0")
+    second = (*(text for text in RECIPE if not text.startswith("model.")), *tuning)
     stages = (
         Stage(name="train", overrides=RECIPE, published=1000.0),
         Stage(name="finetune", overrides=second, published=3.0),

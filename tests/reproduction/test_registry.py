@@ -67,7 +67,6 @@ def test_every_recipe_composes_and_builds(row: Row, stage: Stage) -> None:
     model = config.model.build(11, seed=1)
     assert model.vocab_size == 11
     config.optim.build(dict(model.named_parameters()), lr_scales={})
-    config.schedule.build(total_steps=1000, steps_per_epoch=100)
 
 
 @pytest.mark.parametrize("stage", {stage.experiment for _, stage in STAGES} - {None})

@@ -3,26 +3,43 @@
 import json
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lm.checkpoint import read_any
-from lm.commands.start import corpus_of
-from lm.config import TrainConfig, load_config, same_run
+from lm.commands.start import corpus_of, sizes_of
+from lm.config import TrainConfig, load_config, prepare, same_run
 from lm.config.inherit import inherit_model
-from lm.data.prepare import prepare
+from lm.data.prepare import prepare as prepare_data
 from lm.data.tokenizers import tokenizer_from_json
 from lm.errors import CheckpointError
+from lm.models import RecurrentConfig
 from lm.run_directory import RunDirectory
 
 log = logging.getLogger(__name__)
 
 
-def find_run(
-    config: TrainConfig, composed: DictConfig, overrides: list[str]
-) -> RunDirectory | None:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A run of the recipe.
+
+    Attributes:
+        sizes: what the recipe's budget of parameters came to in it; empty without a budget.
+    """
+
+    directory: RunDirectory
+    sizes: dict[str, int | None]
+
+    def resuming(self) -> list[str]:
+        """What `lm train` has to be told besides the recipe to continue the run."""
+        sizes = [f"{name}={'null' if v is None else v}" for name, v in self.sizes.items()]
+        return [*sizes, prepare(f"resume={self.directory.path}")]
+
+
+def find_run(config: TrainConfig, composed: DictConfig, overrides: list[str]) -> Found | None:
     """The newest run in the folder of `config` that trains, or has trained, just what it says.
 
     Args:
@@ -34,14 +51,30 @@ def find_run(
         composed = inherit_model(load_config(folder / "config.yaml"), composed, overrides)
     for directory in _newest_first(Path(config.runs) / config.name):
         try:
-            newest = directory.checkpoints.find("last")
-            if same_run(load_config(newest / "config.yaml"), composed) and _same_tokens(
-                newest, config
-            ):
-                return directory
+            found = _matched(directory, config, composed)
         except (CheckpointError, OSError, ValueError, KeyError) as error:
             log.warning("passing over %s: %s", directory.path, error)
+            continue
+        if found is not None:
+            return found
     return None
+
+
+def _matched(directory: RunDirectory, config: TrainConfig, composed: DictConfig) -> Found | None:
+    """The run, if it is one of this configuration on the data at hand."""
+    newest = directory.checkpoints.find("last")
+    tokenizer = tokenizer_from_json(_read(newest / "tokenizer.json"))
+    expected, sizes = composed.copy(), {}
+    if isinstance(config.model, RecurrentConfig) and config.model.parameters is not None:
+        sizes = sizes_of(config.model.solved(tokenizer.vocab_size))
+    for name, value in sizes.items():
+        OmegaConf.update(expected, name, value)
+    if not same_run(load_config(newest / "config.yaml"), expected):
+        return None
+    cache = config.runtime.cache_folder()
+    prepared = prepare_data(corpus_of(config), tokenizer, config.data.unit, cache)
+    tokens = {name: store.fingerprint for name, store in prepared.stores.items()}
+    return Found(directory, sizes) if _read(newest / "state.json")["data"] == tokens else None
 
 
 def is_done(directory: RunDirectory) -> bool:
@@ -59,16 +92,6 @@ def _newest_first(folder: Path) -> Iterator[RunDirectory]:
         directory = RunDirectory(path.parent)
         if directory.checkpoints.newest_first():
             yield directory
-
-
-def _same_tokens(checkpoint: Path, config: TrainConfig) -> bool:
-    """Whether the data at hand give the tokens that the run was trained and tested on."""
-    tokenizer = tokenizer_from_json(_read(checkpoint / "tokenizer.json"))
-    prepared = prepare(
-        corpus_of(config), tokenizer, config.data.unit, config.runtime.cache_folder()
-    )
-    stores = {name: store.fingerprint for name, store in prepared.stores.items()}
-    return bool(_read(checkpoint / "state.json")["data"] == stores)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -121,12 +121,12 @@ def finished_run(planned: Plan, given: Sequence[str], *, fresh: bool) -> RunDire
         Stopped: a signal asked for it; the same command goes on.
     """
     found = None if fresh else find_run(planned.config, planned.composed, planned.overrides)
-    if found is not None and is_done(found):
-        log.info("%s is done: compared again (fresh=true trains anew)", found.path)
-        return found
+    if found is not None and is_done(found.directory):
+        log.info("%s is done: compared again (fresh=true trains anew)", found.directory.path)
+        return found.directory
     overrides, composed = planned.overrides, planned.composed
     if found is not None:
-        overrides = [*overrides, prepare(f"resume={found.path}")]
+        overrides = [*overrides, *found.resuming()]
         composed = compose("train", overrides)
     try:
         with invoking(Invocation(composed, tuple(overrides))):

@@ -86,11 +86,10 @@ class Start:
         model = self.config.model
         if not isinstance(model, RecurrentConfig) or model.parameters is None:
             return
-        solved = model.solved(vocab_size)
+        self.config.model = solved = model.solved(vocab_size)
         log.info("model.parameters=%s: hidden size %d", model.parameters, solved.hidden_size)
-        self.config.model = solved
-        OmegaConf.update(self.composed, "model.hidden_size", solved.hidden_size)
-        OmegaConf.update(self.composed, "model.parameters", None)
+        for name, value in sizes_of(solved).items():
+            OmegaConf.update(self.composed, name, value)
 
     def hyper_parameters(self) -> dict[str, bool | str | float | int]:
         """The scalar configuration values by dotted name, places on this machine left out."""
@@ -124,6 +123,11 @@ class Start:
         if self.weights is not None:
             model.load_tensors(_extended(self.weights.model, model))
         return model
+
+
+def sizes_of(solved: RecurrentConfig) -> dict[str, int | None]:
+    """What a run's configuration has in the place of a budget of parameters, by field."""
+    return {"model.hidden_size": solved.hidden_size, "model.parameters": None}
 
 
 def begin(config: TrainConfig, call: Invocation, held: ExitStack) -> Start:

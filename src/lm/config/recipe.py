@@ -24,12 +24,17 @@ NO_NUMBERS = (
     "trainer.log_every",
     "trainer.sample*",
     "trainer.save_every",
-    "trainer.tokens_axis",
 )
 """Places, logging and the machine: they change no number. What lies at a place is compared by
 its content."""
 
-VARIANTS = ("seed", "runtime.kernels", "runtime.precision", "trainer.accumulate")
+VARIANTS = (
+    "seed",
+    "runtime.kernels",
+    "runtime.precision",
+    "trainer.accumulate",
+    "trainer.tokens_axis",
+)
 """Another run, though of the same recipe: a published value is no matter of the seed, nor of how
 the products are done."""
 

@@ -51,6 +51,7 @@ def record(
         "metric": f"test {row.metric.value}",
         "published": comparison.published,
         "source": row.source,
+        "note": row.note,
         "measured": _finite(comparison.measured),
         "relative_difference": _finite(comparison.difference),
         "tolerance": row.tolerance,

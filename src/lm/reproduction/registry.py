@@ -162,7 +162,7 @@ _LISTED = (
         characters=442_423,
         cpu=Cost(minutes=10_000),
         note="Bits are divided by the characters of ptb.char.test.txt, which has no space at the"
-        " ends of lines; windows are of one length.",
+        " ends of lines.",
     ),
     Row(
         name="enwik8",
@@ -172,7 +172,7 @@ _LISTED = (
         stages=(Stage(experiment="enwik8", published=1.232),),
         metric=Metric.bits_per_byte,
         cpu=Cost(minutes=60_000),
-        note="Windows are of one length; the rate is divided once more after epoch 45.",
+        note="The rate is divided once more after epoch 45.",
     ),
     Row(
         name="torch_source",
