@@ -99,7 +99,8 @@ class Bench:
 
     @property
     def source(self) -> list[str]:
-        size = (Path(self.data_root) / "ptb.train.txt").stat().st_size
+        (train,) = Path(self.data_root).glob("*train.txt")
+        size = train.stat().st_size
         return [f"data.root={self.data_root}", f"data.train_bytes={size // 10}"]
 
     def lm(self, *arguments: str) -> None:
