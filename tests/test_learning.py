@@ -10,7 +10,6 @@ import torch
 
 import lm
 from lm.commands.start import begin
-from lm.commands.train import load_data
 from lm.config import Invocation, TrainConfig, compose, parse
 
 WORDS = [
@@ -70,7 +69,7 @@ def write_plays(folder: Path) -> None:
 
 def unigram_perplexity(config: TrainConfig, invocation: Invocation) -> float:
     """Of the training split's own token frequencies (add-one) on validation."""
-    prepared = load_data(begin(config, invocation, ExitStack()))
+    prepared = begin(config, invocation, ExitStack()).load_data()
     train, valid = (prepared.stores[name] for name in ("train", "valid"))
     counts = np.bincount(train[0 : len(train)], minlength=prepared.tokenizer.vocab_size) + 1
     log_prob = np.log(counts / counts.sum())
