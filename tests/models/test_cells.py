@@ -4,9 +4,16 @@ import math
 
 import pytest
 import torch
+from cell_problem import (
+    assert_equal,
+    check_kernels,
+    check_lower_precision,
+    check_windows_join,
+    gradients,
+)
 from torch import Tensor, nn
 
-from lm.models.base import Cell, LayerState
+from lm.models.base import Cell, LayerState, Sequence
 from lm.models.gru import GRU
 from lm.models.lstm import LSTM
 from lm.models.rnn import RNN, Nonlinearity
@@ -42,33 +49,12 @@ def make(name: str, biases: int = 2) -> tuple[Cell, Tensor, LayerState]:
     return cell, x, state
 
 
-def gradients(
-    cell: Cell, x: Tensor, state: LayerState, y: Tensor, after: LayerState
-) -> list[Tensor]:
-    """Gradients of a generic scalar of all outputs by weights, input and initial state."""
-    ramp = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)
-    scalar = (y * ramp).sum() + sum((t**2).sum() for t in after.values())
-    inputs = [*cell.parameters(), x, *state.values()]
-    return list(torch.autograd.grad(scalar, inputs))
-
-
-def assert_equal(left: list[Tensor], right: list[Tensor]) -> None:
-    for a, b in zip(left, right, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
-
-
 @pytest.mark.parametrize("biases", [0, 1, 2])
 @pytest.mark.parametrize("name", CELLS)
 def test_kernels_equal_the_equations_in_value_and_gradient(name: str, biases: int) -> None:
     cell, x, state = make(name, biases)
-    slow, slow_state = cell.reference(x, state, cell.weights())
-    wanted = gradients(cell, x, state, slow, slow_state)
-    kernels = cell.kernels(cell.weights())
-    assert kernels.keys() == {"native", "plain"} | ({"torch"} if name in TORCH else set())
-    for kernel in kernels.values():
-        fast, fast_state = kernel(x, state, cell.weights())
-        assert_equal([fast, *fast_state.values()], [slow, *slow_state.values()])
-        assert_equal(gradients(cell, x, state, fast, fast_state), wanted)
+    own = {"native", "plain"} | ({"torch"} if name in TORCH else set())
+    assert check_kernels(cell, x, state) == own
 
 
 @pytest.mark.parametrize("kernel", ["native", "plain"])
@@ -89,27 +75,15 @@ def test_gradcheck_of_our_kernels(name: str, kernel: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", CELLS)
 def test_kernels_in_lower_precision(name: str, dtype: torch.dtype) -> None:
-    """Against the equations in float64, with the weights rounded to the dtype of the products."""
     cell, x, state = make(name)
-    exact = {k: w.detach().to(dtype).double().requires_grad_() for k, w in cell.weights().items()}
-    y, after = cell.reference(x, state, exact)
-    wanted = [y, *after.values(), *torch.autograd.grad(y.sum(), [*exact.values(), x])]
-    low = {
-        k: w.detach().to(dtype if w.ndim == 2 else torch.float32).requires_grad_()
-        for k, w in exact.items()
-    }
-    begin = {k: t.detach().float() for k, t in state.items()}
     tolerance = 1e-5 if dtype == torch.float32 else 4e-2
-    kernels = cell.kernels(low)
-    assert "plain" in kernels
-    for kernel in [cell.reference, *kernels.values()]:
-        x_low = x.detach().float().requires_grad_()
-        y, after = kernel(x_low, begin, low)
-        found = [y, *after.values(), *torch.autograd.grad(y.float().sum(), [*low.values(), x_low])]
-        assert all(t.dtype == torch.float32 for t in after.values())
-        for a, b in zip(found, wanted, strict=True):
-            scale = b.abs().amax()
-            torch.testing.assert_close(a.double() / scale, b / scale, rtol=0, atol=tolerance)
+
+    def ways(weights: dict[str, Tensor]) -> list[Sequence]:
+        kernels = cell.kernels(weights)
+        assert "plain" in kernels
+        return [cell.reference, *kernels.values()]
+
+    check_lower_precision(cell, x, state, dtype, tolerance, ways)
 
 
 @pytest.mark.parametrize("name", TORCH)
@@ -134,13 +108,7 @@ def test_cell_equals_torch(name: str) -> None:
 @pytest.mark.parametrize("name", CELLS)
 def test_two_windows_with_carried_state_equal_one_long_window(name: str) -> None:
     cell, x, state = make(name)
-    whole, end = cell.sequence(x, state, cell.weights())
-    first, middle = cell.sequence(x[:3], state, cell.weights())
-    second, last = cell.sequence(x[3:], middle, cell.weights())
-    assert_equal([whole, *end.values()], [torch.cat([first, second]), *last.values()])
-    fresh = {key: torch.zeros_like(t) for key, t in middle.items()}
-    forgotten, _ = cell.sequence(x[3:], fresh, cell.weights())
-    assert not torch.allclose(second, forgotten)
+    check_windows_join(cell, x, state, [3])
 
 
 def test_lstm_step_by_hand() -> None:

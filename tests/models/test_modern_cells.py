@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from cell_problem import assert_equal, check_kernels, check_lower_precision, check_windows_join
 from torch import Tensor
 
 from lm.models import CELLS
@@ -169,21 +170,6 @@ def make(case: str, dtype: torch.dtype = torch.float64) -> tuple[Cell, Tensor, L
     return cell, x, {key: tensor.requires_grad_() for key, tensor in state.items()}
 
 
-def scalar_gradients(
-    cell: Cell, x: Tensor, state: LayerState, y: Tensor, after: LayerState
-) -> list[Tensor]:
-    ramp = torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)
-    scalar = (y * ramp).sum() + sum((t**2).sum() for t in after.values())
-    inputs = [*cell.parameters(), x, *state.values()]
-    found = torch.autograd.grad(scalar, inputs, allow_unused=True)
-    return [torch.zeros(()) if gradient is None else gradient for gradient in found]
-
-
-def assert_equal(left: list[Tensor], right: list[Tensor], tolerance: float = 1e-10) -> None:
-    for a, b in zip(left, right, strict=True):
-        torch.testing.assert_close(a, b.expand_as(a), rtol=tolerance, atol=tolerance)
-
-
 @pytest.mark.parametrize("case", [case for case in CASES if CASES[case][2]])
 def test_step_equals_the_paper(case: str) -> None:
     cell, x, state = make(case)
@@ -199,55 +185,24 @@ def test_step_equals_the_paper(case: str) -> None:
 @pytest.mark.parametrize("case", CASES)
 def test_kernels_equal_the_steps_in_value_and_gradient(case: str) -> None:
     cell, x, state = make(case)
-    slow, slow_state = cell.reference(x, state, cell.weights())
-    wanted = scalar_gradients(cell, x, state, slow, slow_state)
-    kernels = cell.kernels(cell.weights())
     own = {"scan", "loop"} if CASES[case][0] in SCANNED else {"plain"}
-    assert kernels.keys() == own
-    for kernel in kernels.values():
-        fast, fast_state = kernel(x, state, cell.weights())
-        assert fast_state.keys() == slow_state.keys()
-        assert_equal([fast, *fast_state.values()], [slow, *slow_state.values()])
-        assert_equal(scalar_gradients(cell, x, state, fast, fast_state), wanted)
+    assert check_kernels(cell, x, state) == own
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("case", CASES)
 def test_kernels_in_lower_precision(case: str, dtype: torch.dtype) -> None:
-    """Against the steps in float64, with the weights rounded to the dtype of the products."""
     cell, x, state = make(case)
-    exact = {k: w.detach().to(dtype).double().requires_grad_() for k, w in cell.weights().items()}
-    y, after = cell.reference(x, state, exact)
-    used = {k: w for k, w in exact.items() if w.numel()}
-    wanted = [y, *after.values(), *torch.autograd.grad(y.sum(), [*used.values(), x])]
-    low = {
-        k: w.detach().to(dtype if w.ndim == 2 else torch.float32).requires_grad_()
-        for k, w in exact.items()
-    }
-    begin = {k: t.detach().float() for k, t in state.items()}
     tolerance = 1e-5 if dtype == torch.float32 else 6e-2
-    for kernel in cell.kernels(low).values():
-        x_low = x.detach().float().requires_grad_()
-        y, after = kernel(x_low, begin, low)
-        found = [y, *after.values(), *torch.autograd.grad(y.float().sum(), [*low.values(), x_low])]
-        assert all(t.dtype == torch.float32 for t in after.values())
-        for a, b in zip(found, wanted, strict=True):
-            scale = b.abs().amax()
-            torch.testing.assert_close(a.double() / scale, b / scale, rtol=0, atol=tolerance)
+    check_lower_precision(
+        cell, x, state, dtype, tolerance, lambda weights: cell.kernels(weights).values()
+    )
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_two_windows_with_carried_state_equal_one_long_window(case: str) -> None:
     cell, x, state = make(case)
-    whole, end = cell.sequence(x, state, cell.weights())
-    for cut in (1, 4):
-        first, middle = cell.sequence(x[:cut], state, cell.weights())
-        second, last = cell.sequence(x[cut:], middle, cell.weights())
-        joined = [torch.cat([first, second]), *last.values()]
-        assert_equal([whole, *end.values()], joined)
-    fresh = {key: torch.zeros_like(t) for key, t in middle.items()}
-    forgotten, _ = cell.sequence(x[4:], fresh, cell.weights())
-    assert not torch.allclose(second, forgotten)
+    check_windows_join(cell, x, state, [1, 4])
 
 
 @pytest.mark.parametrize("case", ["mogrifier", "layer_norm_lstm", "lstmp", "slstm"])
