@@ -194,7 +194,8 @@ def train_all(bench: Bench, workers: int) -> dict[str, list[Path]]:
 
 def evaluated(bench: Bench, run: Path, *arguments: str) -> dict[str, Any]:
     """The test split's table of `lm evaluate`, kept beside the run."""
-    path = run / f"evaluation{'_'.join(['', *arguments[:1]])}.json".replace("=", "_")
+    words = [argument.partition("=")[0] for argument in arguments]
+    path = run / f"{'_'.join(['evaluation', *words])}.json"
     if not path.exists():
         more = (*arguments, "runtime.threads=1", f"output={path}")
         bench.lm("evaluate", f"run={run}", "splits=[test]", *more)
@@ -215,11 +216,12 @@ def results(bench: Bench, workers: int) -> dict[str, list[float]]:
         name: [table["perplexity"] for table in tables(of)]
         for name, of in runs.items()
     }  # fmt: skip
-    every = tables(runs[BEST], "method=all", f"interpolate=[{ngram}]")
+    every = tables(runs[BEST], "method=all")
     for label, method in METHODS.items():
         found[f"{BEST} {label}"] = [table["methods"][method]["perplexity"] for table in every]
     found[NGRAM] = [evaluated(bench, ngram)["perplexity"]]
-    found[f"{BEST} + n-gram"] = [mixture(table)["perplexity"] for table in every]
+    mixed = tables(runs[BEST], f"interpolate=[{ngram}]")
+    found[f"{BEST} + n-gram"] = [mixture(table)["perplexity"] for table in mixed]
     return found
 
 
