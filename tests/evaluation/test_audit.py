@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from lm.errors import AuditError
 from lm.evaluation.audit import audit, require
 from lm.models import CELLS, RecurrentModel
-from lm.models.base import LayerState, Weights
+from lm.models.base import LayerState
 from lm.models.language_model import Output
 from lm.models.rnn import RNN
+from lm.models.weights import Weights
 
 
 class Peeking(RNN):

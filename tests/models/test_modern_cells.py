@@ -12,9 +12,10 @@ from cell_problem import assert_equal, check_kernels, check_lower_precision, che
 from torch import Tensor
 
 from lm.models import CELLS
-from lm.models.base import KEEP_H, Cell, LayerState
+from lm.models.base import Cell, LayerState
 from lm.models.kernels.scan import linear_recurrence
 from lm.models.lstmp import _torch as lstmp_by_torch
+from lm.models.weights import KEEP_H
 
 T, B, I, H = 6, 3, 5, 4  # noqa: E741  (the shape legend's letters)
 Step = Callable[[dict[str, Tensor], Tensor, LayerState], LayerState]

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from lm.errors import ConfigError
 from lm.models import CELLS, RecurrentModel
-from lm.models.base import KEEP_H
 from lm.models.budget import parse_count
 from lm.models.dropout import DropoutConfig
 from lm.models.language_model import parameter_counts
 from lm.models.penalties import PenaltyConfig
+from lm.models.weights import KEEP_H
 from lm.runtime.randomness import Noise
 
 V, T, B, E, H = 30, 7, 6, 5, 8

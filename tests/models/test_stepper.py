@@ -8,12 +8,13 @@ from torch import Tensor
 
 from lm.models import CELLS, RecurrentModel
 from lm.models import stepper as module
-from lm.models.base import Cell, LayerState, Weights
+from lm.models.base import Cell, LayerState
 from lm.models.kernels import few_rows
 from lm.models.lstm import LSTM
 from lm.models.recurrent_config import InitialState, RecurrentConfig
 from lm.models.rnn import Nonlinearity
 from lm.models.stepper import Stepper
+from lm.models.weights import Weights
 from lm.runtime.compute import Kernels
 
 VOCABULARY = 11

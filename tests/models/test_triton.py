@@ -15,11 +15,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from lm.models.base import Cell, LayerState, Weights
+from lm.models.base import Cell, LayerState
 from lm.models.gru import GRU
 from lm.models.kernels import triton_cells
 from lm.models.lstm import LSTM
 from lm.models.rnn import RNN, Nonlinearity
+from lm.models.weights import Weights
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"

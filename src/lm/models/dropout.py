@@ -6,7 +6,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from lm import checks
-from lm.models.base import KEEP_H, Cell, LayerState, Weights
+from lm.models.base import Cell, LayerState
+from lm.models.weights import KEEP_H, Weights
 from lm.runtime.randomness import Noise
 
 

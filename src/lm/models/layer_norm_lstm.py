@@ -18,16 +18,9 @@ from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
 from lm import checks
-from lm.models.base import (
-    Cell,
-    LayerState,
-    Sequence,
-    Weights,
-    add_parameters,
-    input_product,
-    recurrent_product,
-)
+from lm.models.base import Cell, LayerState, Sequence, add_parameters
 from lm.models.lstm import LSTM, LSTMConfig, activate
+from lm.models.weights import Weights, input_product, recurrent_product
 
 _EPSILON = 1e-5
 

@@ -18,17 +18,7 @@ from torch import Generator, Tensor
 
 from lm import checks
 from lm.errors import ConfigError
-from lm.models.base import (
-    Cell,
-    LayerState,
-    Sequence,
-    Weights,
-    add_parameters,
-    input_product,
-    kernel_weights,
-    recurrent_product,
-    total_bias,
-)
+from lm.models.base import Cell, LayerState, Sequence, add_parameters
 from lm.models.init import chrono_bias
 from lm.models.kernels import triton_cells
 from lm.models.kernels.lstm import LSTMSequence
@@ -36,6 +26,7 @@ from lm.models.kernels.native_cells import NativeLSTM
 from lm.models.kernels.products import Prepare
 from lm.models.kernels.ways import ways_over_a_window
 from lm.models.recurrent_config import RecurrentConfig
+from lm.models.weights import Weights, input_product, kernel_weights, recurrent_product, total_bias
 
 
 @dataclass(kw_only=True, slots=True)

@@ -16,17 +16,9 @@ from torch import Tensor, nn
 
 from lm import checks
 from lm.errors import ConfigError
-from lm.models.base import (
-    Cell,
-    LayerState,
-    Sequence,
-    Weights,
-    input_product,
-    kernel_weights,
-    product,
-    recurrent_product,
-)
+from lm.models.base import Cell, LayerState, Sequence
 from lm.models.lstm import LSTM, LSTMConfig, activate
+from lm.models.weights import Weights, input_product, kernel_weights, product, recurrent_product
 
 
 @dataclass(kw_only=True, slots=True)

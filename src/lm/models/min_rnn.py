@@ -19,10 +19,11 @@ from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from lm import checks
-from lm.models.base import Cell, LayerState, Sequence, Weights, input_product
+from lm.models.base import Cell, LayerState, Sequence
 from lm.models.init import chrono_bias
 from lm.models.kernels.scan import linear_recurrence
 from lm.models.recurrent_config import RecurrentConfig
+from lm.models.weights import Weights, input_product
 
 
 @dataclass(kw_only=True, slots=True)

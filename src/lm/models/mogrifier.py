@@ -20,9 +20,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lm import checks
-from lm.models.base import Cell, LayerState, Sequence, Weights, keep_state, product
+from lm.models.base import Cell, LayerState, Sequence
 from lm.models.gru import GRU, GRUConfig
 from lm.models.lstm import LSTM, LSTMConfig, activate
+from lm.models.weights import Weights, keep_state, product
 
 
 @dataclass(kw_only=True, slots=True)

@@ -18,9 +18,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from lm import checks
-from lm.models.base import Cell, LayerState, Sequence, Weights, product
+from lm.models.base import Cell, LayerState, Sequence
 from lm.models.kernels.scan import linear_recurrence
 from lm.models.recurrent_config import RecurrentConfig
+from lm.models.weights import Weights, product
 
 
 @dataclass(kw_only=True, slots=True)

@@ -6,13 +6,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from lm.models.base import KEEP_H, Cell, LayerState, State, Weights
+from lm.models.base import Cell, LayerState, State
 from lm.models.dropout import DropoutConfig, drop_recurrent, drop_words, dropout
 from lm.models.embedding import TiedGradient, embed
 from lm.models.head import Head, SoftmaxHead
 from lm.models.language_model import LanguageModel, Output
 from lm.models.penalties import PenaltyConfig
 from lm.models.sampled import Sampler
+from lm.models.weights import KEEP_H, Weights
 from lm.runtime.compute import Compute, Precision
 from lm.runtime.randomness import Noise
 

@@ -11,23 +11,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from lm import checks
-from lm.models.base import (
-    Cell,
-    LayerState,
-    Sequence,
-    Weights,
-    add_parameters,
-    input_product,
-    kernel_weights,
-    recurrent_product,
-    total_bias,
-)
+from lm.models.base import Cell, LayerState, Sequence, add_parameters
 from lm.models.kernels import triton_cells
 from lm.models.kernels.native_cells import NativeRNN
 from lm.models.kernels.products import Prepare
 from lm.models.kernels.rnn import RNNSequence
 from lm.models.kernels.ways import ways_over_a_window
 from lm.models.recurrent_config import RecurrentConfig
+from lm.models.weights import Weights, input_product, kernel_weights, recurrent_product, total_bias
 
 
 class Nonlinearity(Enum):

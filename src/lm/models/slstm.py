@@ -20,16 +20,9 @@ from torch import Generator, Tensor
 from torch.nn.functional import logsigmoid
 
 from lm import checks
-from lm.models.base import (
-    Cell,
-    LayerState,
-    Sequence,
-    Weights,
-    add_parameters,
-    input_product,
-    recurrent_product,
-)
+from lm.models.base import Cell, LayerState, Sequence, add_parameters
 from lm.models.recurrent_config import RecurrentConfig
+from lm.models.weights import Weights, input_product, recurrent_product
 
 
 class ForgetGate(Enum):

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from lm.models.base import Cell, LayerState, State, Weights, total_bias
+from lm.models.base import Cell, LayerState, State
 from lm.models.gru import GRU
 from lm.models.head import SoftmaxHead
 from lm.models.kernels.few_rows import FewRowsLinear
@@ -21,6 +21,7 @@ from lm.models.language_model import LanguageModel
 from lm.models.lstm import LSTM
 from lm.models.recurrent import RecurrentModel
 from lm.models.rnn import RNN
+from lm.models.weights import Weights, total_bias
 from lm.runtime.compute import Kernels
 
 # The input products of the whole vocabulary, in bytes.
