@@ -65,6 +65,15 @@ def test_step_divides_after_the_start_epoch_and_every_few_epochs():
     assert values(schedule, 18) == [m for m in by_epoch for _ in range(3)]
 
 
+def test_step_divides_at_milestones_where_they_are_given():
+    schedule = build(StepConfig(milestones=[1, 4], factor=10.0), steps_per_epoch=2)
+    by_epoch = [1.0, 0.1, 0.1, 0.1, 0.01, 0.01]
+    assert values(schedule, 12) == pytest.approx([m for m in by_epoch for _ in range(2)])
+    for wrong in ([0, 3], [2, 2]):
+        with pytest.raises(ConfigError, match=r"schedule.milestones must rise from 1 on"):
+            StepConfig(milestones=wrong)
+
+
 @pytest.mark.parametrize("config", [LinearConfig(), CosineConfig(), OneCycleConfig()])
 @pytest.mark.parametrize("total", [2, 3, 7, 1000])
 def test_last_step_reaches_the_final_fraction_exactly_and_stays(config, total):

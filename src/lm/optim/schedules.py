@@ -96,13 +96,21 @@ class StepConfig(ScheduleConfig):
 
     Attributes:
         factor: what the rate is divided by each time.
+        milestones: epochs after which it is divided instead, rising; None is off.
     """
 
     every_epochs: int = 1
     factor: float = 1.2
     start_epoch: int = 6
+    milestones: list[int] | None = None
 
     def __post_init__(self) -> None:
+        for before, after in pairwise([0, *(self.milestones or ())]):
+            if before >= after:
+                raise ConfigError(
+                    f"schedule.milestones must rise from 1 on, got {self.milestones}",
+                    "Set for instance schedule.milestones=[25,35].",
+                )
         checks.at_least("schedule.every_epochs", self.every_epochs, 1)
         _check_divisor(self.factor)
         checks.at_least("schedule.start_epoch", self.start_epoch, 0)
@@ -111,7 +119,10 @@ class StepConfig(ScheduleConfig):
         return PureSchedule(partial(self._multiplier, epoch_of))
 
     def _multiplier(self, epoch_of: Callable[[int], int], step: int) -> float:
-        late = epoch_of(step) - self.start_epoch
+        epoch = epoch_of(step)
+        if self.milestones is not None:
+            return float(self.factor ** -sum(epoch >= passed for passed in self.milestones))
+        late = epoch - self.start_epoch
         return float(self.factor ** -max(0, late // self.every_epochs + 1))
 
 

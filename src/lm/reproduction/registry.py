@@ -172,7 +172,6 @@ _LISTED = (
         stages=(Stage(experiment="enwik8", published=1.232),),
         metric=Metric.bits_per_byte,
         cpu=Cost(minutes=60_000),
-        note="The rate is divided once more after epoch 45.",
     ),
     Row(
         name="torch_source",
