@@ -242,6 +242,15 @@ def test_a_budget_gives_the_largest_model_within_it(cell: str, tied: bool) -> No
     assert total <= budget < parameter_counts(larger.build(V, seed=1))["total"]
 
 
+def test_a_budget_minds_the_sizes_that_a_cell_sets() -> None:
+    config = CELLS["lstmp"](embedding_size=16, projection_size=24, parameters="20k")
+    solved = config.solved(V)
+    assert solved.hidden_size > 24
+    assert parameter_counts(solved.build(V, seed=1))["total"] <= 20_000
+    with pytest.raises(ConfigError, match="a model of hidden size 25 has"):
+        CELLS["lstmp"](embedding_size=16, projection_size=24, parameters="1k").solved(V)
+
+
 def test_counts_are_read_as_people_write_them() -> None:
     written = {
         "24M": 24_000_000,

@@ -25,23 +25,26 @@ def parse_count(name: str, text: str) -> int:
     return count
 
 
-def largest_within(budget: int, total: Callable[[int], int], name: str) -> int:
+def largest_within(
+    budget: int, total: Callable[[int], int], name: str, *, smallest: int = 1
+) -> int:
     """The largest size whose `total` does not exceed the budget.
 
     Args:
         total: grows with the size.
         name: of the field, for the message.
+        smallest: size that makes sense.
 
     Raises:
         ConfigError: the smallest size is too large.
     """
-    if total(1) > budget:
+    if total(smallest) > budget:
         raise ConfigError(
-            f"{name}: a model of hidden size 1 has {total(1):,} parameters, the budget is "
-            f"{budget:,}",
+            f"{name}: a model of hidden size {smallest} has {total(smallest):,} parameters, the "
+            f"budget is {budget:,}",
             "Raise the budget, or set a smaller model.embedding_size or vocabulary.",
         )
-    low, high = 1, 2
+    low, high = smallest, 2 * smallest
     while total(high) <= budget:
         low, high = high, 2 * high
     while high - low > 1:

@@ -34,12 +34,16 @@ class LSTMPConfig(LSTMConfig):
     def __post_init__(self) -> None:
         checks.at_least("model.projection_size", self.projection_size, 1)
         LSTMConfig.__post_init__(self)
-        if self.parameters is None and (self.projection_size or 0) >= min(self.sizes):
+        if self.parameters is None and min(self.sizes) < self.smallest_size:
             raise ConfigError(
                 f"model.projection_size={self.projection_size} must be smaller than the "
                 f"{min(self.sizes)} cells that it projects",
                 "Set a smaller model.projection_size, or model=lstm.",
             )
+
+    @property
+    def smallest_size(self) -> int:
+        return (self.projection_size or 0) + 1
 
     def build_cell(self, input_size: int, hidden_size: int) -> Cell:
         return LSTMP(

@@ -191,6 +191,11 @@ class RecurrentConfig(ModelConfig):
         return self.layer_sizes or [self.hidden_size] * self.num_layers
 
     @property
+    def smallest_size(self) -> int:
+        """The least H that the cell's other sizes allow."""
+        return 1
+
+    @property
     def input_size(self) -> int:
         """E."""
         return self.embedding_size or self.sizes[0]
@@ -221,7 +226,8 @@ class RecurrentConfig(ModelConfig):
             with torch.device("meta"):
                 return parameter_counts(at(size).assemble(vocab_size))["total"]
 
-        return at(largest_within(budget, total, "model.parameters"))
+        smallest = self.smallest_size
+        return at(largest_within(budget, total, "model.parameters", smallest=smallest))
 
     def assemble(self, vocab_size: int) -> RecurrentModel:
         """The model with its parameters not yet filled."""
