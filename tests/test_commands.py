@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from console import error, tree
 from hydra.core.config_store import ConfigStore
 from safetensors.torch import load_file
 from torch import nn
@@ -60,16 +61,6 @@ def newest() -> Path:
 def weights(run: Path, which: str = "last") -> dict[str, torch.Tensor]:
     name = (run / "checkpoints" / which).read_text()
     return load_file(run / "checkpoints" / name / "model.safetensors")
-
-
-def tree() -> list[str]:
-    return sorted(str(path) for path in Path().rglob("*"))
-
-
-def error(capsys: pytest.CaptureFixture[str]) -> str:
-    text = capsys.readouterr().err
-    assert "Traceback" not in text
-    return next(line for line in text.splitlines() if line.startswith("lm: error: "))
 
 
 def test_a_run_directory_is_complete_and_its_numbers_agree(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from console import error, tree
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -50,16 +51,6 @@ def train(*overrides: str) -> Path:
 
 def rows(run: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def tree() -> list[str]:
-    return sorted(str(path) for path in Path().rglob("*"))
-
-
-def error(capsys: pytest.CaptureFixture[str]) -> str:
-    text = capsys.readouterr().err
-    assert "Traceback" not in text
-    return next(line for line in text.splitlines() if line.startswith("lm: error: "))
 
 
 def test_a_run_is_complete_and_evaluates_to_its_own_numbers(

@@ -1,11 +1,9 @@
 """Which of the runs that are there is one of this very recipe, on these very tokens."""
 
-import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -18,6 +16,7 @@ from lm.data.tokenizers import tokenizer_from_json
 from lm.errors import CheckpointError
 from lm.models import RecurrentConfig
 from lm.run_directory import RunDirectory
+from lm.runtime.files import read_json
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +62,7 @@ def find_run(config: TrainConfig, composed: DictConfig, overrides: list[str]) ->
 def _matched(directory: RunDirectory, config: TrainConfig, composed: DictConfig) -> Found | None:
     """The run, if it is one of this configuration on the data at hand."""
     newest = directory.checkpoints.find("last")
-    tokenizer = tokenizer_from_json(_read(newest / "tokenizer.json"))
+    tokenizer = tokenizer_from_json(read_json(newest / "tokenizer.json"))
     expected, sizes = composed.copy(), {}
     if isinstance(config.model, RecurrentConfig) and config.model.parameters is not None:
         sizes = sizes_of(config.model.solved(tokenizer.vocab_size))
@@ -74,13 +73,13 @@ def _matched(directory: RunDirectory, config: TrainConfig, composed: DictConfig)
     cache = config.runtime.cache_folder()
     prepared = prepare_data(corpus_of(config), tokenizer, config.data.unit, cache)
     tokens = {name: store.fingerprint for name, store in prepared.stores.items()}
-    return Found(directory, sizes) if _read(newest / "state.json")["data"] == tokens else None
+    return Found(directory, sizes) if read_json(newest / "state.json")["data"] == tokens else None
 
 
 def is_done(directory: RunDirectory) -> bool:
     """Whether a run has come to its end and was tested there."""
     try:
-        summary = json.loads((directory.path / "summary.json").read_text(encoding="utf-8"))
+        summary = read_json(directory.path / "summary.json")
     except (OSError, ValueError):
         return False
     return isinstance(summary, dict) and summary.get("status") == "done" and "test" in summary
@@ -92,8 +91,3 @@ def _newest_first(folder: Path) -> Iterator[RunDirectory]:
         directory = RunDirectory(path.parent)
         if directory.checkpoints.newest_first():
             yield directory
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content

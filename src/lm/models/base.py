@@ -29,7 +29,6 @@ State = list[LayerState]
 # All steps of a window: (x, state, weights) → (y, state).
 Sequence = Callable[[Tensor, LayerState, Weights], tuple[Tensor, LayerState]]
 
-
 # About a window: a kernel that prepares the matrix first earns it back over the steps.
 _STEPS_TO_MEASURE = 32
 

@@ -89,6 +89,7 @@ class RecurrentConfig(ModelConfig):
         self._check_sizes()
         self._check_connections()
         self._check_head()
+        self._check_tying()
         self._check_recurrent_dropout()
 
     def _check_sizes(self) -> None:
@@ -153,15 +154,17 @@ class RecurrentConfig(ModelConfig):
                 "model.dropout.latent acts between the features and the softmaxes of a mixture",
                 "Set model.head=mixture, or model.dropout.latent=0.",
             )
+
+    def _check_tying(self) -> None:
         if not self.tied:
             return
-        if kind is HeadKind.adaptive and self.adaptive.divisor != 1:
+        if self.head is HeadKind.adaptive and self.adaptive.divisor != 1:
             raise ConfigError(
                 "model.tied=true shares word vectors of one size, and with "
                 f"model.adaptive.divisor={self.adaptive.divisor:g} rare words have smaller ones",
                 "Set model.adaptive.divisor=1, or model.tied=false.",
             )
-        if kind is HeadKind.mixture and self.mixture.size is not None:
+        if self.head is HeadKind.mixture and self.mixture.size is not None:
             raise ConfigError(
                 f"model.mixture.size={self.mixture.size} contradicts model.tied=true: tied word "
                 "vectors have the embedding's size",

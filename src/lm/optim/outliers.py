@@ -36,25 +36,26 @@ class Outliers:
     """The norms of the last steps, on the device, and what is far from them.
 
     Attributes:
-        tensors: what the next decision depends on, by name: a ring of norms and how many went in.
+        tensors: what the next decision depends on, by name: a ring of norms and how many went in;
+            none where nothing is looked at.
     """
 
     def __init__(self, config: OutlierConfig, device: torch.device) -> None:
         self._config = config
         exact = torch.float32 if device.type == "mps" else torch.float64
-        size = config.history if config.sigmas is not None else 0
-        self.tensors = {
-            "norms": torch.zeros(size, dtype=exact, device=device),
-            "count": torch.zeros(1, dtype=torch.int64, device=device),
-        }
+        self.tensors: dict[str, Tensor] = {}
+        if config.sigmas is not None:
+            self.tensors["norms"] = torch.zeros(config.history, dtype=exact, device=device)
+            self.tensors["count"] = torch.zeros(1, dtype=torch.int64, device=device)
 
     def judge(self, norm: Float[Tensor, ""]) -> Bool[Tensor, ""] | None:
         """Whether the step is an outlier, and take note of its norm; None where nothing is looked
         at. An outlier is noted too, so that a lasting change of scale becomes the norm.
         """
-        sigmas, norms, count = self._config.sigmas, self.tensors["norms"], self.tensors["count"]
+        sigmas = self._config.sigmas
         if sigmas is None:
             return None
+        norms, count = self.tensors["norms"], self.tensors["count"]
         known = count >= len(norms)
         limit = norms.mean() + sigmas * norms.std()
         outlier = (known & (norm > limit)).squeeze(0)

@@ -11,7 +11,7 @@ from lm.metrics.perplexity import Score
 from lm.reproduction.row import Metric, Row
 from lm.reproduction.verdict import Comparison
 from lm.run_directory import RunDirectory
-from lm.runtime.files import storage_errors, write_atomically
+from lm.runtime.files import read_json, storage_errors, write_atomically
 
 FORMAT = 1
 BESIDE_RUN = "reproduction.json"
@@ -19,7 +19,7 @@ BESIDE_RUN = "reproduction.json"
 
 def measured(row: Row, directory: RunDirectory) -> float:
     """The row's metric of a finished run on its test split; NaN where it is not defined."""
-    score = Score.from_json(_read(directory.path / "summary.json")["test"])
+    score = Score.from_json(read_json(directory.path / "summary.json")["test"])
     if row.metric is Metric.perplexity:
         return score.perplexity
     if row.metric is Metric.bits_per_byte:
@@ -39,8 +39,8 @@ def record(
         data: the digests that were checked, and whether they are the registered ones.
     """
     path, row = directory.path, comparison.row
-    summary = _read(path / "summary.json")
-    last = _read(directory.checkpoints.find("last") / "state.json")
+    summary = read_json(path / "summary.json")
+    last = read_json(directory.checkpoints.find("last") / "state.json")
     finished = datetime.fromtimestamp((path / "summary.json").stat().st_mtime, UTC)
     return {
         "format": FORMAT,
@@ -87,7 +87,7 @@ def keep(content: dict[str, Any], run: Path, folder: Path | None) -> list[Path]:
 
 def _machine(run: Path, last: dict[str, Any]) -> dict[str, Any]:
     """Where the run ended, and with which software it began."""
-    facts = _read(run / "environment.json")
+    facts = read_json(run / "environment.json")
     git = facts["git"]
     return {
         **last,
@@ -112,11 +112,6 @@ def _curve(metrics: Path) -> Iterator[dict[str, Any]]:
         if "valid/loss" in row:
             names = ("step", "tokens", "valid/loss", "valid/perplexity")
             yield {name: row[name] for name in names}
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
 
 
 def _finite(value: float) -> float | None:
