@@ -1,9 +1,10 @@
 """What each part of the modelling brings on little text: the first tenth of the Penn Treebank.
 
-Every condition has the same number of parameters, the same number of epochs and the same number of
-tuning trials, drawn at random from its own space and judged on the validation split. The best trial
-is then trained with fresh seeds; the table has the mean and standard deviation of their test
-perplexities, and whether each step has the sign that the literature leads one to expect.
+Every condition has the same number of parameters, the same limit of epochs, the same patience and
+the same number of tuning trials: a Latin hypercube over its own space, judged on the validation
+split. The best trial is then trained with fresh seeds; the table has the mean and standard
+deviation of their test perplexities, and whether each step has the sign that the literature leads
+one to expect.
 
     python scripts/ablation.py --data-root <folder with the PTB splits> --output docs/results
 
@@ -35,13 +36,14 @@ COMMON = (
     "model.embedding_size=null", "model.init.embedding.kind=uniform",
     "model.init.embedding.scale=0.1", "optim=adam", "schedule=plateau",
     "trainer.batch_size=20", "trainer.window=35", "trainer.clip.norm=1.0",
-    "trainer.valid_every=null", "trainer.valid_streams=10", "trainer.test=false",
+    "trainer.valid_every=null", "trainer.valid_streams=40", "trainer.test=false",
+    "trainer.patience=6",
     "trainer.sample_tokens=0", "trainer.bar=false", "trainer.log_every=100", "trainer.keep=1",
     "runtime.threads=1",
 )  # fmt: skip
-_RATES: Space = {"optim.lr": ("1e-3", "2e-3", "4e-3")}
+_RATES: Space = {"optim.lr": ("1.5e-3", "3e-3", "6e-3")}
 _DROPOUT: Space = {"rate": ("0.3", "0.5", "0.65"), **_RATES}
-_AWD: Space = {"rate": ("0.4", "0.5", "0.6"), "model.dropout.weights": ("0.3", "0.5"), **_RATES}
+_AWD: Space = {"rate": ("0.3", "0.45", "0.6"), "model.dropout.weights": ("0.2", "0.5"), **_RATES}
 _PLACES = ("model.dropout.embedding", "model.dropout.between", "model.dropout.output")
 _AWD_SET = (
     "model.dropout.locked=true", "model.dropout.words=0.1", "model.penalty.activation=2",
@@ -136,19 +138,20 @@ def merged(*layers: Iterable[str]) -> list[str]:
     return sorted(values.values(), key=lambda item: "." in item.partition("=")[0])
 
 
-def draws(condition: str, space: Space, count: int) -> list[list[str]]:
-    """`count` different points of a space, or all of it if it has fewer."""
-    chance = random.Random(condition)
-    points: list[list[str]] = []
-    total = math.prod(len(values) for values in space.values())
-    while len(points) < min(count, total):
-        point: list[str] = []
-        for name, values in space.items():
-            value = chance.choice(values)
-            names = _PLACES if name == "rate" else (name,)
+def draws(space: Space, count: int) -> list[list[str]]:
+    """`count` points of a space, or as many as it has: a Latin hypercube.
+
+    Every value of a field comes about equally often, so that no condition wins by luck in what it
+    drew, and fields that conditions share are paired in the same way.
+    """
+    count = min(count, math.prod(len(values) for values in space.values()))
+    points: list[list[str]] = [[] for _ in range(count)]
+    for name, values in space.items():
+        column = [values[k % len(values)] for k in range(count)]
+        random.Random(name).shuffle(column)
+        names = _PLACES if name == "rate" else (name,)
+        for point, value in zip(points, column, strict=True):
             point += [f"{place}={value}" for place in names]
-        if point not in points:
-            points.append(point)
     return points
 
 
@@ -172,7 +175,7 @@ def train_all(bench: Bench, workers: int) -> dict[str, list[Path]]:
                 (point, pool.submit(
                     bench.train, f"{slug(name)}/trial_{k}", bench.neural(condition, point, 1)
                 ))
-                for k, point in enumerate(draws(name, condition.space, bench.trials))
+                for k, point in enumerate(draws(condition.space, bench.trials))
             ]
             for name, condition in CONDITIONS.items()
         }  # fmt: skip
@@ -243,10 +246,11 @@ def document(found: dict[str, list[float]], bench: Bench) -> str:
     """The table, and each expectation with its verdict."""
     lines = [
         "# Ablation on the first tenth of the Penn Treebank", "",
-        f"About {bench.parameters} parameters each, {bench.epochs} epochs, {bench.trials} tuning "
-        f"trials per condition, then {len(bench.seeds)} seeds; test perplexity, static unless "
-        "said, of the weights that were best on validation. Words outside the tenth's vocabulary "
-        "are `<unk>`, so the numbers compare with each other only.", "",
+        f"About {bench.parameters} parameters each, at most {bench.epochs} epochs (stopped after 6 "
+        f"without improvement), {bench.trials} tuning trials per condition, then "
+        f"{len(bench.seeds)} seeds; test perplexity, static unless said, of the weights that were "
+        "best on validation. Words outside the tenth's vocabulary are `<unk>`, so the numbers "
+        "compare with each other only.", "",
         f"By `scripts/ablation.py`, {datetime.date.today()}, torch {torch.__version__}, "
         f"{platform.machine()}, {os.cpu_count()} cores, one thread a run.", "",
         "| condition | test perplexity | s.d. |", "|---|---|---|",
@@ -269,7 +273,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/ablation"))
     parser.add_argument("--output", type=Path, default=Path("docs/results"))
     parser.add_argument("--parameters", default="2.5M")
-    parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--trials", type=int, default=3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[11, 12, 13])
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
