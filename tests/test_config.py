@@ -445,6 +445,22 @@ def test_resume_takes_overrides_that_change_nothing(override: str) -> None:
     assert resumed(saved, ["resume=r", override]).resume == "r"
 
 
+@pytest.mark.parametrize(
+    ("overrides", "cause"),
+    [
+        (["trainer.averaging.nonmonotone=5"], "kind=null averages nothing"),
+        (["trainer.averaging={kind: mean, decay: 0.9}"], "kind=mean weighs all iterates alike"),
+        (["trainer.clip.outlier.history=8"], "sigmas=null skips nothing"),
+        (["trainer.random_window.minimum=8"], "std=null draws no lengths"),
+        (["trainer.random_window.half_probability=0"], "std=null draws no lengths"),
+    ],
+)
+def test_settings_of_what_is_off_are_refused(overrides: list[str], cause: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(compose("train", overrides), TrainConfig)
+    assert cause in caught.value.cause
+
+
 def test_dump_and_load_are_inverse(tmp_path: Path) -> None:
     composed = compose("train", ["experiment=ptb_medium"])
     (tmp_path / "config.yaml").write_text(dump(composed))

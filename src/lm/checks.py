@@ -3,8 +3,10 @@
 Each takes the dotted name that the user typed and the value; `None` means off and passes.
 """
 
+import dataclasses
 import math
 from collections.abc import Collection
+from typing import Any
 
 from lm.errors import ConfigError
 
@@ -55,3 +57,16 @@ def one_of(name: str, value: object, options: Collection[object]) -> None:
     if value is not None:
         listed = ", ".join(map(str, options))
         _require(value in options, name, f"one of {listed}", value)
+
+
+def no_effect(group: str, config: Any, fields: Collection[str], because: str, remedy: str) -> None:
+    """Fields of a dataclass that do nothing as things are, and so must be as they were.
+
+    A setting that is silently ignored is a run that is not the one its user thinks of.
+    """
+    for field in dataclasses.fields(config):
+        if field.name in fields and getattr(config, field.name) != field.default:
+            raise ConfigError(
+                f"{group}.{field.name} is set, but {group}.{because}",
+                f"{remedy}, or leave {group}.{field.name} at {field.default!r}.",
+            )

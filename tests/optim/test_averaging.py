@@ -1,10 +1,8 @@
 """Averages of weights: their numbers, when they begin, and that they leave the iterates alone."""
 
-import pytest
 import torch
 from torch import Tensor, nn
 
-from lm.errors import ConfigError
 from lm.optim.averaging import AverageKind, Averages, AveragingConfig
 
 NO, YES = torch.tensor(False), torch.tensor(True)
@@ -108,8 +106,3 @@ def test_restored_to_the_last_bit() -> None:
         step(again, q, change)
     assert torch.equal(p, q)
     assert torch.equal(averages.tensors["p"], again.tensors["p"])
-
-
-def test_fields_of_an_average_that_is_off_are_refused() -> None:
-    with pytest.raises(ConfigError, match="kind=null averages nothing"):
-        AveragingConfig(nonmonotone=5)

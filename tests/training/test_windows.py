@@ -43,10 +43,14 @@ def test_no_window_is_shorter_than_the_minimum(tmp_path: Path) -> None:
     assert min(lengths) == 4
 
 
-@pytest.mark.parametrize("std", [None, 4.0])
-def test_counts_agree_with_the_walk(tmp_path: Path, std: float | None) -> None:
+@pytest.mark.parametrize(
+    "config",
+    [RandomWindowConfig(), RandomWindowConfig(std=4.0, minimum=2)],
+    ids=["fixed", "random"],
+)
+def test_counts_agree_with_the_walk(tmp_path: Path, config: RandomWindowConfig) -> None:
     streams = streams_of(tmp_path, 500, 3, 10)
-    windows = Windows(streams, RandomWindowConfig(std=std, minimum=2), 7)
+    windows = Windows(streams, config, 7)
     step, tokens, first_steps, tokens_at = 0, 0, [0], [0]
     for epoch in range(4):
         position = 0

@@ -6,7 +6,7 @@ that is NT-ASGD (Merity et al. 2018, algorithm 1).
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -15,7 +15,6 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from lm import checks
-from lm.errors import ConfigError
 
 
 class AverageKind(Enum):
@@ -46,12 +45,16 @@ class AveragingConfig:
         checks.fraction("trainer.averaging.decay", self.decay)
         checks.at_least("trainer.averaging.start_epoch", self.start_epoch, 0)
         checks.at_least("trainer.averaging.nonmonotone", self.nonmonotone, 0)
-        changed = any(getattr(self, field.name) != field.default for field in fields(self))
-        if self.kind is None and changed:
-            raise ConfigError(
-                "trainer.averaging is set, but trainer.averaging.kind=null averages nothing",
-                "Set trainer.averaging.kind=mean or ema.",
-            )
+        if self.kind is None:
+            checks.no_effect(
+                "trainer.averaging", self, ("decay", "start_epoch", "nonmonotone"),
+                "kind=null averages nothing", "Set trainer.averaging.kind=mean or ema",
+            )  # fmt: skip
+        if self.kind is AverageKind.mean:
+            checks.no_effect(
+                "trainer.averaging", self, ("decay",),
+                "kind=mean weighs all iterates alike", "Set trainer.averaging.kind=ema",
+            )  # fmt: skip
 
 
 class Averages:

@@ -30,6 +30,11 @@ class OutlierConfig:
     def __post_init__(self) -> None:
         checks.positive("trainer.clip.outlier.sigmas", self.sigmas)
         checks.at_least("trainer.clip.outlier.history", self.history, 2)
+        if self.sigmas is None:
+            checks.no_effect(
+                "trainer.clip.outlier", self, ("history",),
+                "sigmas=null skips nothing", "Set trainer.clip.outlier.sigmas",
+            )  # fmt: skip
 
 
 class Outliers:

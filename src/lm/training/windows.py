@@ -35,6 +35,11 @@ class RandomWindowConfig:
         checks.positive("trainer.random_window.std", self.std)
         checks.fraction("trainer.random_window.half_probability", self.half_probability)
         checks.at_least("trainer.random_window.minimum", self.minimum, 1)
+        if self.std is None:
+            checks.no_effect(
+                "trainer.random_window", self, ("half_probability", "minimum"),
+                "std=null draws no lengths", "Set trainer.random_window.std",
+            )  # fmt: skip
 
 
 class Windows:
