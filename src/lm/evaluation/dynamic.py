@@ -86,7 +86,9 @@ class Dynamic(Method):
         self.tuned_on = some.describe()
 
     def _predict(self, text: Text) -> Float[Tensor, " N"]:
-        nats = gather(self._learn(text, self._values), lambda step: step.nll)
+        return self._finite(text, gather(self._learn(text, self._values), lambda step: step.nll))
+
+    def _finite(self, text: Text, nats: Float[Tensor, " N"]) -> Float[Tensor, " N"]:
         if not math.isfinite(nats.sum().item()):
             raise NumericError(
                 f"dynamic evaluation diverged on {text.name} with dynamic.lr="
@@ -96,7 +98,11 @@ class Dynamic(Method):
         return nats
 
     def steps(self, text: Text) -> Generator[Step, None, None]:
-        """The text as the learning model sees it, for a cache beside it."""
+        """The text as the learning model sees it, for a cache beside it.
+
+        Read to its end, it leaves what `nats` would read it again for.
+        """
+        nats: list[Tensor] = []
         with closing(self._learn(text, self._values)) as segments:
             for seen in segments:
                 part = seen.part
@@ -105,7 +111,9 @@ class Dynamic(Method):
                     features, _ = self.model.features(tokens, seen.state, resets=part.resets)
                 resets = None if part.resets is None else part.resets[:, 0]
                 targets = part.targets.to(self.model.device)[:, 0]
+                nats.append(seen.nll.cpu().double())
                 yield Step(targets, seen.nll, features[:, 0], resets)
+        self._known[text] = self._finite(text, torch.cat(nats))
 
     def _learn(self, text: Text, values: Mapping[str, float]) -> Generator["_Seen", None, None]:
         """Each segment as it was predicted; the model learns from it when the next is asked for."""

@@ -160,6 +160,8 @@ def measure(
     Args:
         rivals: of another model; each is compared with the method of its name.
     """
+    for method in reversed(methods):  # what builds on another reads the text for both
+        method.nats(text)
     blocks = blocks_of(text)
     others = {rival.name: rival for rival in rivals}
     rows = []
