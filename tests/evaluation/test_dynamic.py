@@ -284,7 +284,7 @@ def test_the_search_finds_a_minimum_and_asks_once() -> None:
         ({"lr": -1.0}, "dynamic.lr must be a finite number >= 0"),
         ({"decay": 1.0}, r"dynamic.decay must be a number in \[0, 1\)"),
         ({"eps": 0.0}, "dynamic.eps must be a finite number > 0"),
-        ({"rule": Rule.sgd, "eps": 0.1}, "dynamic.eps belongs to dynamic.rule=rms"),
+        ({"rule": Rule.sgd, "eps": 0.1}, "dynamic.eps is set, but dynamic.rule=sgd"),
     ],
 )
 def test_ranges(fields: dict[str, object], cause: str) -> None:

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 from lm import checks
 from lm.data.streams import Streams, Window
-from lm.errors import ConfigError
 from lm.evaluation.text import Text
 from lm.models import LanguageModel
 from lm.models.base import State, detach
@@ -64,13 +63,11 @@ class DynamicConfig:
         checks.at_least("dynamic.segment", self.segment, 1)
         checks.positive("dynamic.eps", self.eps)
         checks.at_least("dynamic.statistics_tokens", self.statistics_tokens, 1)
-        plain = DynamicConfig.__dataclass_fields__
-        for name in ("eps", "statistics_tokens"):
-            if self.rule is Rule.sgd and getattr(self, name) != plain[name].default:
-                raise ConfigError(
-                    f"dynamic.{name} belongs to dynamic.rule=rms, got dynamic.rule=sgd",
-                    f"Drop dynamic.{name}, or set dynamic.rule=rms.",
-                )
+        if self.rule is Rule.sgd:
+            checks.no_effect(
+                "dynamic", self, ("eps", "statistics_tokens"),
+                "rule=sgd has no statistics", "Set dynamic.rule=rms",
+            )  # fmt: skip
 
 
 class Update:
