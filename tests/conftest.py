@@ -1,6 +1,7 @@
 """Shared set-up: shapes and types of every signature in `lm` are checked while testing."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -10,6 +11,17 @@ install_import_hook("lm", "typechecking.typecheck")
 
 # The tests' tensors are tiny: a second thread costs more than it gives.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One cache for all workers and the processes they start, and not the user's own."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LM_CACHE", str(folder / "cache"))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -40,7 +40,6 @@ COUNTED = "model=ngram is counted, not trained by gradient: it has no use for "
 @pytest.fixture(autouse=True)
 def _workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LM_CACHE", str(tmp_path.parent / "cache"))
     Path("text.txt").write_text(TEXT)
 
 

@@ -105,11 +105,6 @@ ALL = [(c, s, t) for c in CELLS for s in SOURCES for t in TOKENIZERS]
 SAMPLE = [(CELLS[k % 3], s, TOKENIZERS[k % 4]) for k, s in enumerate(SOURCES)]
 
 
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LM_CACHE", str(tmp_path / "cache"))
-
-
 @pytest.mark.parametrize(("cell", "source", "tokenizer"), SAMPLE)
 def test_learns(cell: str, source: str, tokenizer: str, tmp_path: Path) -> None:
     check(cell, source, tokenizer, tmp_path)

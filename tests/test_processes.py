@@ -35,10 +35,6 @@ def workplace(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def environment(folder: Path, **extra: str) -> dict[str, str]:
-    return {**os.environ, "LM_CACHE": str(folder / "cache"), **extra}
-
-
 def final_weights(run: Path) -> bytes:
     name = (run / "checkpoints" / "last").read_text()
     tensors = load_file(run / "checkpoints" / name / "model.safetensors")
@@ -48,14 +44,11 @@ def final_weights(run: Path) -> bytes:
 def test_a_run_killed_with_kill_9_resumes_to_the_same_weights(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    env = environment(workplace)
     monkeypatch.chdir(workplace)
-    monkeypatch.setenv("LM_CACHE", env["LM_CACHE"])
     assert main(["train", *SMALL, "name=whole"]) == 0
     process = subprocess.Popen(
-        command("train", *SMALL, "name=killed"), cwd=workplace, env=env,
-        stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        command("train", *SMALL, "name=killed"), cwd=workplace, stderr=subprocess.DEVNULL
+    )
     pause = random.Random(os.getpid())
     runs = workplace / "runs" / "killed"
     while not list(runs.glob("*/checkpoints/step-*/manifest.json")):
@@ -92,7 +85,7 @@ def test_help_answers_within_600_ms_without_torch() -> None:
 def test_the_wheel_installed_elsewhere_trains(workplace: Path) -> None:
     def run(*arguments: str, **extra: str) -> str:
         done = subprocess.run(
-            [sys.executable, *arguments], cwd=workplace, env=environment(workplace, **extra),
+            [sys.executable, *arguments], cwd=workplace, env={**os.environ, **extra},
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         return done.stdout + done.stderr

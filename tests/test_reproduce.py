@@ -57,7 +57,6 @@ TINY = Row(
 @pytest.fixture(autouse=True)
 def _workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LM_CACHE", str(tmp_path.parent / "cache"))
     monkeypatch.setitem(registry.ROWS, "tiny", TINY)
     for name, text in SPLITS.items():
         Path(f"{name}.txt").write_text(text)
@@ -81,7 +80,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as said:
         patch.chdir(place)
-        patch.setenv("LM_CACHE", str(place.parent / "cache"))
         patch.setitem(registry.ROWS, "tiny", TINY)
         for name, text in SPLITS.items():
             Path(f"{name}.txt").write_text(text)

@@ -32,7 +32,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluate")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setenv("LM_CACHE", str(folder.parent / "cache"))
         Path("text.txt").write_text(TEXT)
         Path("other.txt").write_text(TEXT.replace("cat", "cow hen"))
         for name, seed, text in (("a", 1, "text"), ("b, c=d", 2, "text"), ("other", 1, "other")):
@@ -46,7 +45,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _inside(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(place)
-    monkeypatch.setenv("LM_CACHE", str(place.parent / "cache"))
 
 
 def evaluate(*overrides: str, code: int = 0) -> dict[str, Any]:
