@@ -235,6 +235,14 @@ def test_torch_default_initialisation_has_torch_bounds() -> None:
     assert model.head.weight.abs().max().item() == pytest.approx(1 / 8, rel=0.01)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_the_default_begins_near_the_uniform_distribution(*, tied: bool) -> None:
+    model = LSTMConfig(embedding_size=200, hidden_size=200, tied=tied).build(10_000, seed=1)
+    tokens, targets = torch.randint(10_000, (2, 20, 4), generator=torch.Generator().manual_seed(1))
+    loss = model(tokens, targets).nll.mean().item()
+    assert loss == pytest.approx(math.log(10_000), abs=0.2)
+
+
 def test_irnn_forget_bias_and_chrono() -> None:
     identity = InitConfig(recurrent=PartInit(kind=Scheme.identity))
     irnn = RNNConfig(hidden_size=9, init=identity).build(V, seed=1)

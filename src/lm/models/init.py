@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 import torch
+from jaxtyping import Float
 from torch import Generator, Tensor
 
 from lm import checks
@@ -17,7 +18,8 @@ from lm.runtime.randomness import generator
 class Scheme(Enum):
     """How a tensor is filled; `scale` is `a`, `std` or the gain."""
 
-    default = "default"  # PyTorch's: embedding N(0, 1), cells U(±1/√H), output U(±1/√F)
+    # PyTorch's: embedding N(0, 1), cells U(±1/√H), output U(±1/√F); a tied embedding N(0, 1/E)
+    default = "default"
     uniform = "uniform"  # U(−scale, scale)
     normal = "normal"  # N(0, scale²)
     xavier = "xavier"  # U(±scale·√(6 / (fan_in + fan_out))), per gate (Glorot & Bengio 2010)
@@ -131,11 +133,6 @@ def uniform_by_size(size: int) -> Callable[[Tensor, Generator], object]:
     return lambda tensor, draws: tensor.uniform_(-bound, bound, generator=draws)
 
 
-def standard_normal(tensor: Tensor, draws: Generator) -> object:
-    """PyTorch's default for embeddings: N(0, 1)."""
-    return tensor.normal_(generator=draws)
-
-
 def chrono_bias(size: int, longest: int, draws: Generator) -> Tensor:
     """log(u), u ~ U(1, longest − 1): memory times spread over the lags up to `longest`.
 
@@ -144,10 +141,21 @@ def chrono_bias(size: int, longest: int, draws: Generator) -> Tensor:
     return torch.empty(size).uniform_(1.0, longest - 1.0, generator=draws).log_()
 
 
-def initialise_embedding(embedding: Tensor, config: InitConfig, seed: int) -> None:
-    """Fill the embedding from the generator named after it."""
-    draws = generator(seed, 0, "init.embedding")
-    fill(embedding.data, config.embedding, draws, default=standard_normal)
+def initialise_embedding(
+    embedding: Float[Tensor, "V E"], config: InitConfig, seed: int, *, tied: bool
+) -> None:
+    """Fill the embedding from the generator named after it.
+
+    PyTorch's default N(0, 1) is for inputs; as the output's matrix it gives logits of variance
+    |h|², and a first loss of 20 nats or more.
+    """
+    std = 1.0 / math.sqrt(embedding.shape[1]) if tied else 1.0
+    fill(
+        embedding.data,
+        config.embedding,
+        generator(seed, 0, "init.embedding"),
+        default=lambda tensor, draws: tensor.normal_(0.0, std, generator=draws),
+    )
 
 
 def initialise_cell(cell: Cell, config: InitConfig, seed: int, site: str) -> None:

@@ -273,7 +273,7 @@ class RecurrentConfig(ModelConfig):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, 0, "init.modules"))
             model = config.assemble(vocab_size)
-        initialise_embedding(model.embedding.weight, self.init, seed)
+        initialise_embedding(model.embedding.weight, self.init, seed, tied=self.tied)
         for k, cell in enumerate(model.cells):
             initialise_cell(cell, self.init, seed, f"init.layers.{k}")
         model.head.initialise(
