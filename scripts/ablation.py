@@ -168,7 +168,6 @@ def slug(name: str) -> str:
 
 def train_all(bench: Bench, workers: int) -> dict[str, list[Path]]:
     """The runs of every condition with its best trial's settings, one for each seed."""
-    chosen: dict[str, list[str]] = {}
     with ThreadPoolExecutor(workers) as pool:
         trials = {
             name: [
@@ -179,19 +178,17 @@ def train_all(bench: Bench, workers: int) -> dict[str, list[Path]]:
             ]
             for name, condition in CONDITIONS.items()
         }  # fmt: skip
+        final = {}
         for name, runs in trials.items():
-            chosen[name] = min(runs, key=lambda trial: best_loss(trial[1].result()))[0]
-            print(f"{name}: {' '.join(chosen[name])}", flush=True)
-        final = {
-            name: [
+            chosen = min(runs, key=lambda trial: best_loss(trial[1].result()))[0]
+            print(f"{name}: {' '.join(chosen)}", flush=True)
+            final[name] = [
                 pool.submit(
                     bench.train, f"{slug(name)}/seed_{seed}",
-                    bench.neural(condition, chosen[name], seed),
+                    bench.neural(CONDITIONS[name], chosen, seed),
                 )
                 for seed in bench.seeds
-            ]
-            for name, condition in CONDITIONS.items()
-        }  # fmt: skip
+            ]  # fmt: skip
         return {name: [run.result() for run in runs] for name, runs in final.items()}
 
 
