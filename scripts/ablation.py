@@ -31,13 +31,14 @@ import torch
 
 Space = Mapping[str, tuple[str, ...]]
 
+PATIENCE = 6
 COMMON = (
     "data=ptb", "tokenizer=word", "model=lstm", "model.num_layers=2", "model.tied=true",
     "model.embedding_size=null", "model.init.embedding.kind=uniform",
     "model.init.embedding.scale=0.1", "optim=adam", "schedule=plateau",
     "trainer.batch_size=20", "trainer.window=35", "trainer.clip.norm=1.0",
     "trainer.valid_every=null", "trainer.valid_streams=40", "trainer.test=false",
-    "trainer.patience=6",
+    f"trainer.patience={PATIENCE}",
     "trainer.sample_tokens=0", "trainer.bar=false", "trainer.log_every=100", "trainer.keep=1",
     "runtime.threads=1",
 )  # fmt: skip
@@ -248,8 +249,8 @@ def document(found: dict[str, list[float]], bench: Bench) -> str:
     """The table, and each expectation with its verdict."""
     lines = [
         "# Ablation on the first tenth of the Penn Treebank", "",
-        f"About {bench.parameters} parameters each, at most {bench.epochs} epochs (stopped after 6 "
-        f"without improvement), {bench.trials} tuning trials per condition, then "
+        f"About {bench.parameters} parameters each, at most {bench.epochs} epochs (stopped after "
+        f"{PATIENCE} without improvement), {bench.trials} tuning trials per condition, then "
         f"{len(bench.seeds)} seeds; test perplexity, static unless said, of the weights that were "
         "best on validation. Words outside the tenth's vocabulary are `<unk>`, so the numbers "
         "compare with each other only.", "",

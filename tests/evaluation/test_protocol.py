@@ -69,21 +69,24 @@ def test_the_test_text_is_read_once_by_each_method_and_after_tuning(tmp_path: Pa
     model = model_of(scale=2)
     methods = build_methods(model, Protocol.all, SETTINGS)
     other = Static(model_of("gru"), window=64, name="other")
+    rivals = build_methods(model_of(scale=3), Protocol.all, SETTINGS)
     methods += [Interpolated(method, [other]) for method in methods]
     assert [method.name for method in methods[:5]] == [
         "static", "temperature", "cache", "dynamic", "dynamic+cache",
     ]  # fmt: skip
-    tune(methods, valid)
-    assert not any(method.needs_tuning for method in methods)
+    for some in (methods, rivals):
+        tune(some, valid)
+        assert not any(method.needs_tuning for method in some)
     assert {name for name, _, _ in reads} == {"valid"}
     reads.clear()
-    measure(methods, test, FEW)
+    measure(methods, test, FEW, rivals)
     assert {name for name, _, _ in reads} == {"test"}
     times = torch.zeros(301, dtype=torch.int64)
     for _, start, stop in reads:
         times[start + 1 : stop] += 1  # as targets
-    # Static, temperature, cache, the learning model for both of its methods, and the other model.
-    assert set(times[1:].tolist()) == {5}
+    # Static, temperature, cache and the learning model for both of its methods, of each model; and
+    # the model mixed in.
+    assert set(times[1:].tolist()) == {9}
 
 
 def test_only_what_is_missing_is_tuned(tmp_path: Path) -> None:

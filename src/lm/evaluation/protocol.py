@@ -160,10 +160,11 @@ def measure(
     Args:
         rivals: of another model; each is compared with the method of its name.
     """
-    for method in reversed(methods):  # what builds on another reads the text for both
-        method.nats(text)
+    names = {method.name for method in methods}
+    others = {rival.name: rival for rival in rivals if rival.name in names}
+    for method in reversed([*methods, *others.values()]):
+        method.nats(text)  # what builds on another reads the text for both
     blocks = blocks_of(text)
-    others = {rival.name: rival for rival in rivals}
     rows = []
     for method in methods:
         nats = method.nats(text)
