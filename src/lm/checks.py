@@ -66,7 +66,8 @@ def no_effect(group: str, config: Any, fields: Collection[str], because: str, re
     """
     for field in dataclasses.fields(config):
         if field.name in fields and getattr(config, field.name) != field.default:
+            default = "null" if field.default is None else repr(field.default)
             raise ConfigError(
                 f"{group}.{field.name} is set, but {group}.{because}",
-                f"{remedy}, or leave {group}.{field.name} at {field.default!r}.",
+                f"{remedy}, or leave {group}.{field.name} at {default}.",
             )

@@ -210,7 +210,7 @@ def test_initialisation_per_part() -> None:
         input=PartInit(kind=Scheme.xavier, scale=2.0),
         recurrent=PartInit(kind=Scheme.orthogonal, scale=1.5),
         bias=PartInit(kind=Scheme.uniform, scale=0.2),
-        output=PartInit(kind=Scheme.uniform, scale=0.1),
+        output=PartInit(kind=Scheme.uniform),
     )
     model = LSTMConfig(
         embedding_size=60, hidden_size=80, tied=False, forget_bias=None, init=init
@@ -271,6 +271,12 @@ def test_irnn_forget_bias_and_chrono() -> None:
         (lambda: LSTMConfig(layer_sizes=[]), r"len\(model.layer_sizes\)"),
         (lambda: InitConfig(bias=PartInit(kind=Scheme.orthogonal)), "model.init.bias.kind"),
         (lambda: InitConfig(input=PartInit(kind=Scheme.identity)), "only recurrent is square"),
+        (
+            lambda: InitConfig(embedding=PartInit(scale=0.1)),
+            r"model.init.embedding.scale is set, but model.init.embedding.kind=default has none\n"
+            r".*kind=uniform or normal.* at null",
+        ),
+        (lambda: InitConfig(bias=PartInit(kind=Scheme.zeros, scale=1.0)), "kind=zeros has none"),
     ],
 )
 def test_values_out_of_range_are_named(make: object, message: str) -> None:

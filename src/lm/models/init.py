@@ -1,5 +1,6 @@
 """Initialisation per part of the model, by name, each drawn from a generator of its own."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from lm.runtime.randomness import generator
 
 
 class Scheme(Enum):
-    """How a tensor is filled; `scale` is `a`, `std` or the gain."""
+    """How a tensor is filled."""
 
     # PyTorch's: embedding N(0, 1), cells U(±1/√H), output U(±1/√F); a tied embedding N(0, 1/E)
     default = "default"
@@ -29,12 +30,24 @@ class Scheme(Enum):
     unigram = "unigram"  # the output bias: log of each token's share of the training text
 
 
+_SCALES = {
+    Scheme.uniform: 0.1,
+    Scheme.normal: 0.1,
+    Scheme.xavier: 1.0,
+    Scheme.orthogonal: 1.0,
+    Scheme.identity: 1.0,
+}
+"""The scale where none is set, of those schemes that have one."""
+
+
 @dataclass(kw_only=True, slots=True)
 class PartInit:
-    """One part's scheme and its scale (a, standard deviation or gain)."""
+    """One part's scheme and its scale: bound, standard deviation or gain."""
 
     kind: Scheme = Scheme.default
-    scale: float = 1.0
+    # Null: 0.1 for uniform and normal, a gain of 1 for the others; zeros, unigram and default
+    # have none.
+    scale: float | None = None
 
     def __post_init__(self) -> None:
         checks.positive("model.init.*.scale", self.scale)
@@ -49,10 +62,20 @@ class InitConfig:
     input: PartInit = field(default_factory=lambda: PartInit(kind=Scheme.xavier))
     recurrent: PartInit = field(default_factory=lambda: PartInit(kind=Scheme.orthogonal))
     bias: PartInit = field(default_factory=lambda: PartInit(kind=Scheme.zeros))
-    output: PartInit = field(default_factory=lambda: PartInit(kind=Scheme.uniform, scale=0.1))
+    output: PartInit = field(default_factory=lambda: PartInit(kind=Scheme.uniform))
     output_bias: PartInit = field(default_factory=lambda: PartInit(kind=Scheme.zeros))
 
     def __post_init__(self) -> None:
+        for part in dataclasses.fields(self):
+            init = getattr(self, part.name)
+            if init.kind not in _SCALES:
+                checks.no_effect(
+                    f"model.init.{part.name}",
+                    init,
+                    ["scale"],
+                    f"kind={init.kind.name} has none",
+                    f"Set model.init.{part.name}.kind=uniform or normal",
+                )
         matrix_only = (Scheme.xavier, Scheme.orthogonal, Scheme.identity)
         for name in ("bias", "output_bias"):
             kind = getattr(self, name).kind
@@ -114,17 +137,18 @@ def fill(
     Args:
         default: what PyTorch does for this part, used for `Scheme.default`.
     """
+    scale = part.scale or _SCALES.get(part.kind, 1.0)
     if part.kind is Scheme.zeros:
         tensor.zero_()
     elif part.kind is Scheme.uniform:
-        tensor.uniform_(-part.scale, part.scale, generator=draws)
+        tensor.uniform_(-scale, scale, generator=draws)
     elif part.kind is Scheme.normal:
-        tensor.normal_(0.0, part.scale, generator=draws)
+        tensor.normal_(0.0, scale, generator=draws)
     elif part.kind is Scheme.default:
         default(tensor, draws)
     else:
         for gate in tensor.chunk(num_gates):
-            _PER_GATE[part.kind](gate, part.scale, draws)
+            _PER_GATE[part.kind](gate, scale, draws)
 
 
 def uniform_by_size(size: int) -> Callable[[Tensor, Generator], object]:
