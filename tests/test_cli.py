@@ -13,6 +13,9 @@ from typing import Any
 
 import pytest
 import torch
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -204,6 +207,8 @@ WRONG = {
     "--config-name=nowhere": "no configuration named 'nowhere'",
     "--config-path=x": "--config-path hides lm's own files",
     "--experimental-rerun=x": "--experimental-rerun runs a pickle",
+    "--resolve": "--resolve and --package say how --cfg prints",
+    "--package=model": "--resolve and --package say how --cfg prints",
 }
 
 
@@ -375,6 +380,32 @@ def test_a_single_run_has_no_job_directory_and_hydra_writes_nothing(
     assert command.jobs == [None]
     assert invocation() is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_single_run_is_composed_once_and_hydra_serves_it(
+    command: Recorder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    composed: list[str] = []
+    load = ConfigLoaderImpl._load_configuration_impl
+
+    def counting(self: ConfigLoaderImpl, *positional: Any, **named: Any) -> Any:
+        composed.append(named["config_name"])
+        return load(self, *positional, **named)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "_load_configuration_impl", counting)
+    served: list[str | None] = []
+
+    def serving(parsed: Any) -> float:
+        served.extend((HydraConfig.get().job.name, os.environ.get("SEEN"), Path.cwd().name))
+        return command.run(parsed)
+
+    monkeypatch.setattr(sys.modules["lm.commands.train"], "run", serving)
+    assert main(["train", "+hydra.job.env_set.SEEN=1", "hydra.run.dir=here"]) == 0
+    assert composed == ["train"]
+    assert served == ["train", "1", tmp_path.name]
+    assert (tmp_path / "here").is_dir()
+    assert "SEEN" not in os.environ
+    assert not GlobalHydra.instance().is_initialized()
 
 
 def test_one_failing_job_lets_the_others_finish(

@@ -1,7 +1,8 @@
 """Run a verb through Hydra: the only file that touches `@hydra.main`.
 
 Hydra is run such that it neither prints errors nor swallows them: every job is composed and parsed
-before Hydra creates anything, and what a job raises is kept until Hydra is done.
+before Hydra creates anything, and what a job raises is kept until Hydra is done. A single job is
+not composed again.
 """
 
 import contextlib
@@ -19,7 +20,9 @@ from importlib import import_module
 from pathlib import Path
 
 import hydra
+from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import env_override
 from hydra.errors import HydraException
@@ -72,11 +75,12 @@ def launch(verb: str, arguments: Sequence[str]) -> int:
     overrides = [*config.local_search_path(flags.overrides), *flags.overrides]
     root, extra_dir = flags.config_name or verb, flags.config_dir
     raised: tuple[type[Exception], ...] = (Exception,)
+    single = None
     if _runs_jobs(flags):
-        jobs, sweep = config.compose_jobs(root, overrides, extra_dir, sweep=flags.multirun)
+        jobs, single = config.compose_jobs(root, overrides, extra_dir, sweep=flags.multirun)
         for job in jobs:
             config.parse(job, config.ROOTS[verb])
-        if sweep:
+        if single is None:
             overrides += _sweep_directory(verb, overrides, jobs[0])
         # All else is a bug of ours from here on, and must not look like a mistake of the user's.
         raised = (HydraException, OmegaConfBaseException)
@@ -84,8 +88,22 @@ def launch(verb: str, arguments: Sequence[str]) -> int:
         config.compose(root, overrides, extra_dir=extra_dir)
     task = _Task(verb)
     with config.explained(root, overrides, raised=raised):
-        code = _call_hydra(verb, task, [*overrides, *given], plain=not flags.help)
+        if single is None:
+            code = _call_hydra(verb, task, [*overrides, *given], plain=not flags.help)
+        else:
+            code = _run_composed(single, root, task)
     return code or task.outcome()
+
+
+def _run_composed(composed: config.Composed, root: str, task: "_Task") -> int:
+    """What `@hydra.main` does with a single job, after composing it."""
+    runner = Hydra(task.verb, composed)
+    GlobalHydra.instance().initialize(runner)
+    try:
+        runner.run(root, task, overrides=[])
+    finally:
+        GlobalHydra.instance().clear()
+    return 0
 
 
 def _call_hydra(verb: str, task: "_Task", arguments: list[str], *, plain: bool) -> int:
@@ -167,6 +185,8 @@ def _read_flags(verb: str, arguments: Sequence[str]) -> tuple[Namespace, list[st
         raise ConfigError(fault, f"`lm {verb} --help` shows the flags.") from None
     if flags.experimental_rerun:
         raise ConfigError("--experimental-rerun runs a pickle", "Use resume=<run directory>.")
+    if _runs_jobs(flags) and (flags.resolve or flags.package):
+        raise ConfigError("--resolve and --package say how --cfg prints", "Add --cfg job.")
     if flags.config_path:
         raise ConfigError("--config-path hides lm's own files", "Use --config-dir=<folder>.")
     rest = list(given)

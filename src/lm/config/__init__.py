@@ -8,6 +8,7 @@ has been written.
 
 from lm.config.composition import (
     VERSION_BASE,
+    Composed,
     compose,
     compose_jobs,
     config_dir,
@@ -36,6 +37,7 @@ __all__ = [
     "ROOTS",
     "TEXT_FIELDS",
     "VERSION_BASE",
+    "Composed",
     "EvaluateConfig",
     "GenerateConfig",
     "ImportConfig",

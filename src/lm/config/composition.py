@@ -1,8 +1,10 @@
 """YAML files and overrides to one configuration, by Hydra's composition without Hydra's `main`."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -50,16 +52,30 @@ def compose(
         return _checked(config, root)
 
 
+class Composed(ConfigLoaderImpl):
+    """For Hydra, which composes a run twice, 0.1 s each time: what was composed before."""
+
+    def __init__(self, config: DictConfig, extra_dir: str | None) -> None:
+        super().__init__(_search_path(extra_dir))
+        self._config = config
+
+    def load_configuration(self, *_: Any, **__: Any) -> DictConfig:
+        return self._config
+
+
 def compose_jobs(
     root: str, overrides: Sequence[str], extra_dir: str | None = None, *, sweep: bool
-) -> tuple[list[DictConfig], bool]:
-    """The configuration of every job that a command line asks for, and whether it is a sweep.
+) -> tuple[list[DictConfig], Composed | None]:
+    """The configuration of every job that a command line asks for, and of a single one Hydra's.
 
     The jobs of another sweeper than Hydra's basic one are not known beforehand: what they share
     is composed instead.
 
     Args:
         sweep: `--multirun`; a configuration may also ask for it by `hydra.mode`.
+
+    Returns:
+        The jobs, and None if they are a sweep's.
 
     Raises:
         ConfigError: as `compose`, for the first job at fault.
@@ -68,12 +84,13 @@ def compose_jobs(
     asked = sweep or "hydra.mode=MULTIRUN" in overrides
     with explained(root, overrides):
         common = _load(root, overrides, extra_dir, RunMode.MULTIRUN if asked else RunMode.RUN)
-        swept = asked or common.hydra.mode == RunMode.MULTIRUN
-        if not swept or common.hydra.runtime.choices["hydra/sweeper"] != "basic":
-            return [_checked(common, root)], swept
+        if not asked and common.hydra.mode != RunMode.MULTIRUN:
+            return [_checked(copy.deepcopy(common), root)], Composed(common, extra_dir)
+        if common.hydra.runtime.choices["hydra/sweeper"] != "basic":
+            return [_checked(common, root)], None
         jobs = _expand(common, extra_dir)
     fixed = list(common.hydra.overrides.hydra)
-    return [compose(root, [*fixed, *job], extra_dir=extra_dir) for job in jobs], True
+    return [compose(root, [*fixed, *job], extra_dir=extra_dir) for job in jobs], None
 
 
 def _expand(common: DictConfig, extra_dir: str | None) -> list[list[str]]:

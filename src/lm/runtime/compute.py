@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -140,18 +140,29 @@ def choose_fp32_products(choices: Choices) -> None:
 
     Where the CPU would really take the permission and use bf16, the error shows, and MKL stays.
     """
-    draws = torch.Generator().manual_seed(1)
-    a, b = torch.randn(384, 640, generator=draws), torch.randn(2048, 640, generator=draws)
-
-    def product(backend: str) -> torch.Tensor:
-        use_fp32_products(backend)
-        return a @ b.T
-
-    exact = a.double() @ b.T.double()
-    error = (product("onednn") - exact).abs().amax() / exact.abs().amax()
-    accurate = ["mkl", "onednn"] if float(error) < _FP32_ERROR else ["mkl"]
-    candidates = {name: partial(product, name) for name in accurate}
+    accurate = ["mkl", "onednn"] if _error_of_onednn() < _FP32_ERROR else ["mkl"]
+    candidates = {name: partial(_product, name) for name in accurate}
     use_fp32_products(choices.fastest("fp32 products", candidates))
+
+
+def _product(backend: str) -> torch.Tensor:
+    use_fp32_products(backend)
+    a, b = _factors()
+    return a @ b.T
+
+
+@cache
+def _factors() -> tuple[torch.Tensor, torch.Tensor]:
+    draws = torch.Generator().manual_seed(1)
+    return torch.randn(384, 640, generator=draws), torch.randn(2048, 640, generator=draws)
+
+
+@cache
+def _error_of_onednn() -> float:
+    """The relative error of a float32 product that may go through oneDNN."""
+    a, b = _factors()
+    exact = a.double() @ b.T.double()
+    return float((_product("onednn") - exact).abs().amax() / exact.abs().amax())
 
 
 @contextmanager
