@@ -5,9 +5,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from jaxtyping import install_import_hook
+import typechecking
 
-install_import_hook("lm", "typechecking.typecheck")
+typechecking.install()
 
 # The tests' tensors are tiny: a second thread costs more than it gives.
 torch.set_num_threads(1)
