@@ -128,7 +128,7 @@ _LISTED = (
             Stage(name="train", experiment="awd_lstm_ptb", published=58.8),
             Stage(name="finetune", experiment="awd_lstm_ptb", overrides=_FINETUNE, published=57.3),
         ),
-        cpu=Cost(minutes=15_000),
+        cpu=Cost(minutes=7_000),
         note="Their finetuning starts again from the best weights at each plateau; ours ends.",
     ),
     Row(
@@ -140,7 +140,7 @@ _LISTED = (
             Stage(name="train", experiment="awd_lstm_wt2"),
             Stage(name="finetune", experiment="awd_lstm_wt2", overrides=_FINETUNE, published=65.8),
         ),
-        cpu=Cost(minutes=60_000),
+        cpu=Cost(minutes=33_000),
         note="Their finetuning starts again from the best weights at each plateau; ours ends.",
     ),
     Row(
@@ -149,7 +149,7 @@ _LISTED = (
         data="ptb",
         source="Melis, Kocisky & Blunsom 2020, arXiv:1909.01792, table 1",
         stages=(Stage(experiment="mogrifier_ptb", published=50.1),),
-        cpu=Cost(minutes=30_000),
+        cpu=Cost(minutes=10_500),
         note="Their value has the softmax temperature tuned on validation.",
     ),
     Row(
