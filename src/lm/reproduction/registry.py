@@ -38,7 +38,7 @@ _LISTED = (
         data="ptb",
         source=_EXAMPLES,
         stages=(Stage(experiment="ptb_small", published=117.61),),
-        cpu=Cost(minutes=7),
+        cpu=Cost(minutes=7, measured=True),
     ),
     Row(
         name="ptb_small_tied",
@@ -46,7 +46,7 @@ _LISTED = (
         data="ptb",
         source=_EXAMPLES,
         stages=(Stage(experiment="ptb_small_tied", published=110.44),),
-        cpu=Cost(minutes=7),
+        cpu=Cost(minutes=7, measured=True),
     ),
     Row(
         name="ptb_small_tied_40",
