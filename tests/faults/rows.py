@@ -1,0 +1,6 @@
+"""All rows of the campaign, by importing the modules that enter them."""
+
+import rows_kill  # noqa: F401
+from campaign import ROWS
+
+__all__ = ["ROWS"]
