@@ -59,8 +59,6 @@ def test_damage_to_any_file_is_detected(tmp_path: Path, name: str, fault: str) -
             elsewhere = tmp_path / "elsewhere"
             elsewhere.write_bytes(content)
             path.symlink_to(elsewhere)
-    if name == "manifest.json" and fault == "link":
-        return  # its content is what verifies the others
     with pytest.raises(CheckpointError):
         read(tmp_path / "c")
 
@@ -85,7 +83,7 @@ def test_a_manifest_may_not_point_outside_the_checkpoint(tmp_path: Path) -> None
     manifest = json.loads(path.read_text())
     manifest["files"]["../c/state.json"] = manifest["files"]["state.json"]
     path.write_text(json.dumps(manifest))
-    with pytest.raises(CheckpointError, match="names"):
+    with pytest.raises(CheckpointError, match="does not list the files"):
         verify(tmp_path / "c")
 
 

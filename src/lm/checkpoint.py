@@ -19,8 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from lm.errors import CheckpointError, NumericError
@@ -32,13 +31,22 @@ from lm.runtime.files import (
     sync,
     write_atomically,
 )
+from lm.runtime.untrusted import REMEDY, read_json_object, read_tensors, read_text
 
 FORMAT = 1
 MANIFEST = "manifest.json"
-_MAX_JSON = 256 * 2**20  # a tokenizer of a million words has about 30 MB
+FILES = frozenset(
+    {"model.safetensors", "training.safetensors", "state.json", "config.yaml", "tokenizer.json"}
+)
+"""What a checkpoint consists of, besides its manifest."""
+# In bytes. JSON may take twenty times as much in memory: what is larger is an attack.
+_MAX_POINTER = 1 << 10
+_MAX_MANIFEST = 1 << 20
+_MAX_STATE = 16 << 20
+_MAX_CONFIG = 1 << 20
+_MAX_TOKENIZER = 128 << 20  # a million words have 10 MB in English, 70 MB in Cyrillic
 _NAME = re.compile(r"step-\d{9,}")
 _NUMBER = re.compile(r"(?:step-)?(\d+)")
-_REMEDY = "Use another checkpoint of the run (checkpoint=last, best or step-…)."
 
 log = logging.getLogger(__name__)
 
@@ -92,19 +100,17 @@ def read(folder: Path) -> Checkpoint:
     """Read a checkpoint after checking every file against the manifest.
 
     Raises:
-        CheckpointError: a file is missing, truncated or altered, or the format is newer.
+        CheckpointError: a file is missing, truncated, altered or none of ours, or the format is
+            another.
     """
     verify(folder)
-    try:
-        return Checkpoint(
-            model=load_file(folder / "model.safetensors"),
-            training=load_file(folder / "training.safetensors"),
-            state=_read_json(folder / "state.json"),
-            config=(folder / "config.yaml").read_text(encoding="utf-8"),
-            tokenizer=_read_json(folder / "tokenizer.json"),
-        )
-    except (OSError, ValueError, SafetensorError, RecursionError) as error:
-        raise CheckpointError(f"{folder} cannot be read: {error}", _REMEDY) from error
+    return Checkpoint(
+        model=read_tensors(folder / "model.safetensors"),
+        training=read_tensors(folder / "training.safetensors"),
+        state=read_json_object(folder / "state.json", _MAX_STATE),
+        config=read_text(folder / "config.yaml", _MAX_CONFIG),
+        tokenizer=read_json_object(folder / "tokenizer.json", _MAX_TOKENIZER),
+    )
 
 
 def verify(folder: Path) -> None:
@@ -115,36 +121,39 @@ def verify(folder: Path) -> None:
     """
     if not folder.is_dir():
         raise CheckpointError(f"no checkpoint at {folder}", "Check the path.")
-    manifest = _read_json(folder / MANIFEST)
-    if manifest.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{folder} has format {manifest.get('format')!r}, this lm reads {FORMAT}",
-            "Use the version of lm that wrote it.",
-        )
+    manifest = read_json_object(folder / MANIFEST, _MAX_MANIFEST)
+    _check_format(folder, manifest)
     files = manifest.get("files")
-    wanted = {"model.safetensors", "training.safetensors", "state.json", "config.yaml"}
-    if not isinstance(files, dict) or not wanted | {"tokenizer.json"} <= files.keys():
-        raise CheckpointError(f"{folder / MANIFEST} does not list the files", _REMEDY)
+    if not isinstance(files, dict) or files.keys() != FILES:
+        raise CheckpointError(
+            f"{folder / MANIFEST} does not list the files {', '.join(sorted(FILES))}", REMEDY
+        )
     for name, entry in files.items():
         path = folder / name
-        if Path(name).name != name or not isinstance(entry, dict):
-            raise CheckpointError(f"{folder / MANIFEST} names {name!r}", _REMEDY)
+        if not isinstance(entry, dict):
+            raise CheckpointError(f"{folder / MANIFEST} says nothing of {name}", REMEDY)
         if not path.is_file() or path.is_symlink():
-            raise CheckpointError(f"{path} is missing", _REMEDY)
-        if path.stat().st_size != entry.get("bytes") or sha256(path) != entry.get("sha256"):
-            raise CheckpointError(f"{path} is damaged: it differs from the manifest", _REMEDY)
+            raise CheckpointError(f"{path} is missing", REMEDY)
+        try:
+            same = path.stat().st_size == entry.get("bytes") and sha256(path) == entry.get("sha256")
+        except OSError as error:
+            raise CheckpointError(f"{path} cannot be read: {error.strerror}", REMEDY) from error
+        if not same:
+            raise CheckpointError(f"{path} is damaged: it differs from the manifest", REMEDY)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _MAX_JSON:
-            raise CheckpointError(f"{path} has {path.stat().st_size} bytes", _REMEDY)
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}", _REMEDY) from error
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path} is not a JSON object", _REMEDY)
-    return data
+def _check_format(folder: Path, manifest: dict[str, Any]) -> None:
+    """Refuse what this version does not read, saying which version would."""
+    found = manifest.get("format")
+    if type(found) is int and found == FORMAT:
+        return
+    if type(found) is not int:
+        raise CheckpointError(f"{folder / MANIFEST} states no format", REMEDY)
+    whose = "a newer" if found > FORMAT else "an older"
+    raise CheckpointError(
+        f"{folder} has format {found}, of {whose} lm; this one reads format {FORMAT}",
+        "Use the version of lm that wrote it.",
+    )
 
 
 class CheckpointFolder:
@@ -184,8 +193,8 @@ class CheckpointFolder:
 
     def _pointer(self, name: str) -> str | None:
         try:
-            target = (self.path / name).read_text(encoding="utf-8").strip()
-        except (OSError, ValueError):
+            target = read_text(self.path / name, _MAX_POINTER).strip()
+        except CheckpointError:
             return None
         return target if _NAME.fullmatch(target) else None
 

@@ -40,6 +40,12 @@ def at_least(name: str, value: float | None, minimum: int) -> None:
         _require(value >= minimum, name, f">= {minimum}", value)
 
 
+def at_most(name: str, value: float | None, maximum: int) -> None:
+    """A count or size that is no slip of the keyboard, and no attack on the memory."""
+    if value is not None:
+        _require(value <= maximum, name, f"<= {maximum}", value)
+
+
 def fraction(name: str, value: float | None) -> None:
     """A number in [0, 1): a probability that may not be certain, such as a dropout rate."""
     if value is not None:
