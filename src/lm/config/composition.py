@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 import lm
 from lm.config.explain import explain, unknown_field
+from lm.config.hydra_part import check_hydra
 from lm.config.overrides import quote
 from lm.config.registry import load_plugins
 from lm.errors import LmError
@@ -130,7 +131,10 @@ def _load(root: str, overrides: Sequence[str], extra_dir: str | None, mode: RunM
     version.setbase(VERSION_BASE)
     setup_globals()
     loader = ConfigLoaderImpl(config_search_path=_search_path(extra_dir))
-    return loader.load_configuration(root, [*local_search_path(overrides), *overrides], mode)
+    given = [*local_search_path(overrides), *overrides]
+    config = loader.load_configuration(root, given, mode)
+    check_hydra(config.hydra, overrides)
+    return config
 
 
 def local_search_path(overrides: Sequence[str]) -> list[str]:
