@@ -538,7 +538,7 @@ def test_import_executes_nothing_and_says_what_is_wrong(
     assert not Path("executed").exists()
     torch.save({"weight": torch.zeros(2)}, "other.pt")
     assert main(["import", "other.pt", "vocabulary=vocabulary.txt"]) == 4
-    assert "has no encoder.weight" in error(capsys)
+    assert "has no matrix encoder.weight" in error(capsys)
     torch.save(Examples("lstm", 5, False).state_dict(), "good.pt")
     assert main(["import", "good.pt", "vocabulary=vocabulary.txt"]) == 3
     assert "has 2 words, the embedding 5 rows" in error(capsys)

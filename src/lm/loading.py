@@ -5,17 +5,21 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from omegaconf import DictConfig
 from torch import Tensor
 
-from lm.checkpoint import read_any
-from lm.config import TrainConfig, load_config, parse
+from lm.checkpoint import Checkpoint, read_any
+from lm.config import TrainConfig, parse_saved, saved_config
 from lm.data.tokenizers import Tokenizer, tokenizer_from_json
 from lm.errors import DataError
 from lm.models import LanguageModel
+from lm.models.restore import check_fit, restored
 from lm.runtime.compute import exact_products
 from lm.runtime.device import find_device
 from lm.runtime.randomness import generator
+from lm.runtime.untrusted import as_texts
 from lm.sampling import SamplingConfig, generate
+from lm.training.identity import compare_fingerprints, fingerprints
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +84,38 @@ class Loaded:
         return [self.tokenizer.token(int(i)) for i in ids[1:]], output.nll[:, 0].cpu()
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A checkpoint whose parts agree with each other; no model has been made of it.
+
+    Attributes:
+        composed: the configuration before it was parsed.
+    """
+
+    composed: DictConfig
+    config: TrainConfig
+    tokenizer: Tokenizer
+
+
+def opened(folder: Path, saved: Checkpoint) -> Opened:
+    """Look through a checkpoint that may be a stranger's.
+
+    Args:
+        folder: where it was read, for messages.
+
+    Raises:
+        CheckpointError: a part is malformed, of a component that is not registered here, or does
+            not belong to the others.
+    """
+    path = folder / "config.yaml"
+    composed = saved_config(saved.config, path)
+    config = parse_saved(composed, path)
+    tokenizer = tokenizer_from_json(saved.tokenizer)
+    compare_fingerprints(fingerprints(config.model, tokenizer), saved.state)
+    check_fit(config.model, tokenizer.vocab_size, saved.model)
+    return Opened(composed, config, tokenizer)
+
+
 def load(path: str | Path, *, checkpoint: str = "best", device: str = "cpu") -> Loaded:
     """The model and tokenizer of a run directory or a checkpoint, verified, in evaluation mode.
 
@@ -90,9 +126,8 @@ def load(path: str | Path, *, checkpoint: str = "best", device: str = "cpu") -> 
         CheckpointError: it is missing, damaged, or of a component that is not registered here.
     """
     folder, saved = read_any(Path(path), checkpoint)
-    config = parse(load_config(folder / "config.yaml"), TrainConfig)
-    tokenizer = tokenizer_from_json(saved.tokenizer)
-    model = config.model.build(tokenizer.vocab_size, seed=config.seed)
-    model.load_tensors(saved.model)
+    found = opened(folder, saved)
+    model = restored(found.config.model, found.tokenizer.vocab_size, saved.model)
     model.to(find_device(device)).eval().requires_grad_(False)
-    return Loaded(model, tokenizer, config, folder, dict(saved.state.get("data", {})))
+    data = as_texts(saved.state.get("data", {}), "state.data")
+    return Loaded(model, found.tokenizer, found.config, folder, data)

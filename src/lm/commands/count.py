@@ -24,6 +24,7 @@ from lm.models.kneser_ney import FALLBACK, Counter, Discounts
 from lm.models.ngram_tables import Level
 from lm.run_directory import RunDirectory
 from lm.runtime.device import machine
+from lm.training.identity import fingerprints
 from lm.training.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -177,6 +178,7 @@ def save(run: Count) -> None:
             "progress": run.progress.to_json(),
             "machine": machine(device),
             "data": {name: store.fingerprint for name, store in stores.items()},
+            **fingerprints(run.start.config.model, run.prepared.tokenizer),
         },
         config=run.start.config_text,
         tokenizer=run.prepared.tokenizer.to_json(),

@@ -18,11 +18,15 @@ from lm.data.tokenizers.base import FORMAT
 from lm.errors import CheckpointError, ConfigError, DataError
 from lm.models import ModelConfig, RecurrentConfig
 from lm.models.language_model import parameter_counts
+from lm.models.restore import restored
 from lm.run_directory import RunDirectory
 from lm.runtime.device import machine
+from lm.training.identity import fingerprints
 from lm.training.progress import Progress
 
 log = logging.getLogger(__name__)
+
+MATRICES = ("encoder.weight", "rnn.weight_ih_l0", "rnn.weight_hh_l0", "decoder.weight")
 
 
 def run(config: ImportConfig) -> None:
@@ -36,16 +40,19 @@ def run(config: ImportConfig) -> None:
     composed = training_config(call.config, config.model, foreign)
     parsed = parse(composed, TrainConfig)
     assert isinstance(parsed.model, RecurrentConfig)
-    model = parsed.model.build(tokenizer.vocab_size, seed=parsed.seed)
     parameters = translate(foreign, tied=parsed.model.tied)
-    model.load_tensors(parameters)
+    model = restored(parsed.model, tokenizer.vocab_size, parameters)
     directory = RunDirectory.create(Path(config.runs) / config.name)
     cpu = torch.device("cpu")
     directory.describe(dump(composed), list(call.overrides), machine(cpu))
     checkpoint = Checkpoint(
         model=parameters,
         training={},
-        state={"progress": Progress().to_json(), "imported_from": Path(config.path).name},
+        state={
+            "progress": Progress().to_json(),
+            "imported_from": Path(config.path).name,
+            **fingerprints(parsed.model, tokenizer),
+        },
         config=dump(portable_config(composed)),
         tokenizer=tokenizer.to_json(),
     )
@@ -74,13 +81,26 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"cannot read the weights of {path}: not a state dict of tensors", remedy
         ) from error
-    if not isinstance(content, dict) or not all(isinstance(t, Tensor) for t in content.values()):
+    if not isinstance(content, dict) or not all(map(is_weight, content.items())):
         raise CheckpointError(f"{path} is not a state dict of tensors", remedy)
-    for name in ("encoder.weight", "rnn.weight_ih_l0", "rnn.weight_hh_l0", "decoder.weight"):
-        if name not in content:
+    for name in MATRICES:
+        if name not in content or content[name].ndim != 2:
             found = ", ".join(list(content)[:5])
-            raise CheckpointError(f"{path} has no {name}; it has {found} …", remedy)
+            raise CheckpointError(f"{path} has no matrix {name}; it has {found} …", remedy)
     return {name: tensor.float() for name, tensor in content.items()}
+
+
+def is_weight(item: tuple[object, object]) -> bool:
+    """A name and numbers that are all there: a view could show a gigabyte of one number."""
+    name, tensor = item
+    return (
+        isinstance(name, str)
+        and isinstance(tensor, Tensor)
+        and tensor.layout is torch.strided
+        and tensor.device.type == "cpu"
+        and tensor.is_floating_point()
+        and tensor.nbytes <= tensor.untyped_storage().nbytes()
+    )
 
 
 def read_vocabulary(path: Path, size: int) -> Tokenizer:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from lm.checkpoint import read_any
+from lm.checkpoint import read, read_any
 from lm.commands.start import corpus_of, sizes_of
-from lm.config import TrainConfig, load_config, prepare, same_run
+from lm.config import TrainConfig, prepare, same_run, saved_config
 from lm.config.inherit import inherit_model
 from lm.data.prepare import prepare as prepare_data
 from lm.data.tokenizers import tokenizer_from_json
@@ -46,12 +46,13 @@ def find_run(config: TrainConfig, composed: DictConfig, overrides: list[str]) ->
         overrides: those it was composed with.
     """
     if config.init_from is not None:
-        folder, _ = read_any(Path(config.init_from), "best")
-        composed = inherit_model(load_config(folder / "config.yaml"), composed, overrides)
+        folder, begun = read_any(Path(config.init_from), "best")
+        saved = saved_config(begun.config, folder / "config.yaml")
+        composed = inherit_model(saved, composed, overrides)
     for directory in _newest_first(Path(config.runs) / config.name):
         try:
             found = _matched(directory, config, composed)
-        except (CheckpointError, OSError, ValueError, KeyError) as error:
+        except CheckpointError as error:
             log.warning("passing over %s: %s", directory.path, error)
             continue
         if found is not None:
@@ -62,18 +63,19 @@ def find_run(config: TrainConfig, composed: DictConfig, overrides: list[str]) ->
 def _matched(directory: RunDirectory, config: TrainConfig, composed: DictConfig) -> Found | None:
     """The run, if it is one of this configuration on the data at hand."""
     newest = directory.checkpoints.find("last")
-    tokenizer = tokenizer_from_json(read_json(newest / "tokenizer.json"))
+    checkpoint = read(newest)
+    tokenizer = tokenizer_from_json(checkpoint.tokenizer)
     expected, sizes = composed.copy(), {}
     if isinstance(config.model, RecurrentConfig) and config.model.parameters is not None:
         sizes = sizes_of(config.model.solved(tokenizer.vocab_size))
     for name, value in sizes.items():
         OmegaConf.update(expected, name, value)
-    if not same_run(load_config(newest / "config.yaml"), expected):
+    if not same_run(saved_config(checkpoint.config, newest / "config.yaml"), expected):
         return None
     cache = config.runtime.cache_folder()
     prepared = prepare_data(corpus_of(config), tokenizer, config.data.unit, cache)
     tokens = {name: store.fingerprint for name, store in prepared.stores.items()}
-    return Found(directory, sizes) if read_json(newest / "state.json")["data"] == tokens else None
+    return Found(directory, sizes) if checkpoint.state.get("data") == tokens else None
 
 
 def is_done(directory: RunDirectory) -> bool:

@@ -14,7 +14,6 @@ from lm.config import (
     Invocation,
     TrainConfig,
     dump,
-    load_config,
     parse,
     portable_config,
     resume_config,
@@ -25,13 +24,16 @@ from lm.data.corpus import Corpus, DataConfig
 from lm.data.prepare import Prepared, prepare
 from lm.data.sources.cut import first_bytes
 from lm.data.store import TokenStore
-from lm.data.tokenizers import Tokenizer, TokenizerConfig, tokenizer_from_json
+from lm.data.tokenizers import Tokenizer, TokenizerConfig
 from lm.errors import CheckpointError, ConfigError
 from lm.evaluation import check_evaluable
+from lm.loading import opened
 from lm.models import LanguageModel, ModelConfig, RecurrentConfig
 from lm.models.recurrent_config import HeadKind
 from lm.run_directory import RunDirectory
 from lm.runtime.compute import Compute, Precision
+from lm.runtime.untrusted import as_object
+from lm.training.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -159,33 +161,50 @@ def build_corpus(data: DataConfig, cache: Path) -> Corpus:
 
 def _resume(path: Path, call: Invocation, held: ExitStack) -> Start:
     directory = RunDirectory.open(path)
+    _refuse_links(path)
     held.enter_context(directory.owned())
     folder, checkpoint = directory.checkpoints.newest_good()
-    saved = load_config(folder / "config.yaml")
-    composed = resume_config(saved, call.config, call.overrides)
+    found = opened(folder, checkpoint)
+    composed = resume_config(found.composed, call.config, call.overrides)
     config = parse(composed, TrainConfig)
     compute = config.runtime.build()
     if "compute" in checkpoint.state:
         picked = config.runtime.precision is Precision.auto
-        compute.resume(checkpoint.state["compute"], keep_precision=picked)
-    log.info("resuming %s at step %d", path, checkpoint.state["progress"]["step"])
+        saved = as_object(checkpoint.state["compute"], "state.compute")
+        compute.resume(saved, keep_precision=picked)
+    progress = as_object(checkpoint.state.get("progress"), "state.progress")
+    log.info("resuming %s at step %d", path, Progress.from_json(progress).step)
     return Start(
         config,
         composed,
         compute,
         corpus_of(config),
-        tokenizer_from_json(checkpoint.tokenizer),
+        found.tokenizer,
         directory=directory,
         resumed=checkpoint,
     )
 
 
+def _refuse_links(path: Path) -> None:
+    """A run's files lie in its directory: a stranger's must not have this one written elsewhere.
+
+    Raises:
+        CheckpointError: naming the link.
+    """
+    for entry in [path / "checkpoints", *path.glob("*")]:
+        if entry.is_symlink():
+            raise CheckpointError(
+                f"{entry} is a link, and a run that goes on would write where it points",
+                "Put the file or folder itself in its place.",
+            )
+
+
 def _init_from(path: Path, call: Invocation) -> Start:
     folder, checkpoint = read_any(path, "best")
-    saved = load_config(folder / "config.yaml")
-    composed = inherit_model(saved, call.config, call.overrides)
+    found = opened(folder, checkpoint)
+    composed = inherit_model(found.composed, call.config, call.overrides)
     config = parse(composed, TrainConfig)
-    theirs, ours = parse(saved, TrainConfig).model, config.model
+    theirs, ours = found.config.model, config.model
     for name in sorted(theirs.architecture().keys() | ours.architecture().keys()):
         old, new = theirs.architecture().get(name), ours.architecture().get(name)
         if old != new:
@@ -195,7 +214,7 @@ def _init_from(path: Path, call: Invocation) -> Start:
             )
     compute = config.runtime.build()
     corpus = corpus_of(config)
-    tokenizer = tokenizer_from_json(checkpoint.tokenizer)
+    tokenizer = found.tokenizer
     if config.extend_vocabulary:
         _check_extendable(ours)
         before = tokenizer.vocab_size

@@ -21,6 +21,7 @@ from lm.models.language_model import parameter_counts, part_of
 from lm.optim.base import is_prefix
 from lm.run_directory import RunDirectory
 from lm.runtime.device import machine
+from lm.training.identity import fingerprints
 from lm.training.loop import Trainer
 from lm.training.progress import Limits
 from lm.training.signals import StopFlag
@@ -111,6 +112,7 @@ def assemble(start: Start, held: ExitStack) -> Trainer:
                 "kernels": compute.kernels.value,
             },
             "data": {name: store.fingerprint for name, store in prepared.stores.items()},
+            **fingerprints(config.model, prepared.tokenizer),
         },
         stop=StopFlag(),
     )
@@ -182,11 +184,16 @@ def finish(trainer: Trainer, start: Start, reason: str) -> None:
     log.info("done: %s, in %.0f s", reason, progress.seconds)
     if described:
         log.info("test  %s", described)
-    log.info("run directory: %s\nnext:\n  %s", directory.path, "\n  ".join(suggestions(trainer)))
+    next_ = suggestions(trainer, start.config.runtime.cache)
+    log.info("run directory: %s\nnext:\n  %s", directory.path, "\n  ".join(next_))
 
 
-def suggestions(trainer: Trainer) -> list[str]:
-    """The next three commands to try."""
+def suggestions(trainer: Trainer, cache: str | None) -> list[str]:
+    """The next three commands to try.
+
+    Args:
+        cache: as configured; a run that goes on has to be told again.
+    """
     config, progress = trainer.config, trainer.progress
     path = shlex.quote(str(trainer.directory.path))
     longer = f"trainer.max_epochs={progress.epoch + 5}"
@@ -194,10 +201,11 @@ def suggestions(trainer: Trainer) -> list[str]:
         longer = f"trainer.max_tokens={2 * progress.tokens}"
     if config.max_steps is not None and progress.step >= config.max_steps:
         longer = f"trainer.max_steps={2 * progress.step}"
+    again = "" if cache is None else f" {shlex.quote(f'runtime.cache={cache}')}"
     return [
         f"tensorboard --logdir {shlex.quote(str(trainer.directory.path.parent))}",
         f"lm generate run={path} prompt={shlex.quote(trainer.prompt)}",
-        f"lm train resume={path} {longer}",
+        f"lm train resume={path} {longer}{again}",
     ]
 
 

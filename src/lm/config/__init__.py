@@ -30,7 +30,7 @@ from lm.config.roots import (
     ReproduceConfig,
     TrainConfig,
 )
-from lm.config.saved import dump, load_config, portable_config
+from lm.config.saved import dump, load_config, parse_saved, portable_config, saved_config
 
 __all__ = [
     "PATH_FIELDS",
@@ -59,11 +59,13 @@ __all__ = [
     "load_plugins",
     "local_search_path",
     "parse",
+    "parse_saved",
     "portable_config",
     "prepare",
     "recipe_changes",
     "register",
     "resume_config",
     "same_run",
+    "saved_config",
     "schema_named",
 ]

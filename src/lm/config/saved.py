@@ -14,13 +14,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lm.config.explain import explain
 from lm.config.fields import PATH_FIELDS, flatten, plain
-from lm.config.parsing import strings
+from lm.config.parsing import parse, strings
 from lm.config.registry import BASES, load_plugins, name_of, schema_named, schema_names
 from lm.config.roots import TrainConfig
 from lm.errors import CheckpointError
+from lm.runtime.untrusted import contained, read_text, shown
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 1 << 16  # ours have 5,000; YAML takes OmegaConf a second for 200,000
 MAX_DEPTH = 32
+MAX_DIGITS = 40
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 def dump(config: DictConfig) -> str:
@@ -53,13 +56,21 @@ def portable_config(config: DictConfig) -> DictConfig:
 
 
 def load_config(path: Path) -> DictConfig:
-    """Read a saved configuration, shaped like `TrainConfig`, without Hydra.
+    """Read a saved configuration from its file; see `saved_config`."""
+    return saved_config(read_text(path, MAX_BYTES), path)
+
+
+def saved_config(text: str, path: Path) -> DictConfig:
+    """A saved configuration, shaped like `TrainConfig`, without Hydra.
+
+    Args:
+        path: where it was read, for messages.
 
     Raises:
-        CheckpointError: unreadable, not YAML, over the limits of size and depth, with aliases or
+        CheckpointError: not YAML, over the limits of size and depth, with aliases, tags or
             interpolations, or of a schema or field that is not known here.
     """
-    content = _read(path)
+    content = _plain_content(text, path)
     schemas = content.pop("schemas", None)
     if not isinstance(schemas, dict):
         raise _refusal(path, "names no schemas")
@@ -70,50 +81,66 @@ def load_config(path: Path) -> DictConfig:
         if schema is None:
             known = ", ".join(schema_names(group)) if group in BASES else "no such group"
             raise CheckpointError(
-                f"{path}: no {group} is registered as {name!r} ({known})",
+                f"{path}: no {group} is registered as {shown(name)} ({known})",
                 "If it comes from a plugin, set LM_PLUGINS=<the module that registers it>.",
             )
         config[group] = OmegaConf.structured(schema)
-    try:
-        return cast(DictConfig, OmegaConf.merge(config, content))
-    except OmegaConfBaseException as error:
-        raise _refusal(path, explain(error, "train").cause) from error
+    with contained(path):
+        try:
+            return cast(DictConfig, OmegaConf.merge(config, content))
+        except OmegaConfBaseException as error:
+            raise _refusal(path, explain(error, "train").cause) from error
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        with path.open("rb") as file:
-            raw = file.read(MAX_BYTES + 1)
-        if len(raw) > MAX_BYTES:
-            raise _refusal(path, f"is larger than {MAX_BYTES} bytes")
-        text = raw.decode()
+def parse_saved(config: DictConfig, path: Path) -> TrainConfig:
+    """A saved configuration as typed objects.
+
+    Raises:
+        CheckpointError: a value is missing, ill-typed or out of range.
+    """
+    with contained(path):
+        return parse(config, TrainConfig)
+
+
+def _plain_content(text: str, path: Path) -> dict[str, Any]:
+    if len(text) > MAX_BYTES:
+        raise _refusal(path, f"is larger than {MAX_BYTES:,} bytes")
+    with contained(path):
         _check_events(path, text)
         content = OmegaConf.create(text)  # OmegaConf's loader derives from yaml.SafeLoader
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot read {path}: {error.strerror}", "Name a run directory or a checkpoint."
-        ) from error
-    except (UnicodeDecodeError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise _refusal(path, f"is not valid: {str(error).splitlines()[0]}") from error
-    if not isinstance(content, DictConfig):
-        raise _refusal(path, "is not a mapping")
-    return plain(content)
+        if not isinstance(content, DictConfig):
+            raise _refusal(path, "is not a mapping")
+        return plain(content)
 
 
 def _check_events(path: Path, text: str) -> None:
-    """Walk the file without building it, so that a bomb costs nothing."""
+    """Walk the file without building it, so that a bomb costs nothing.
+
+    By the very parser that OmegaConf builds it with: two of them could see different files.
+    """
     depth = 0
-    for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+    loader = yaml.SafeLoader(text)
+    while loader.check_event():
+        event = loader.get_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise _refusal(path, "uses YAML aliases")
-        if isinstance(event, yaml.ScalarEvent) and "${" in event.value:
-            raise _refusal(path, f"holds the interpolation {event.value!r}")
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
+        if getattr(event, "tag", None) is not None:
+            raise _refusal(path, f"uses the YAML tag {shown(event.tag)}")
+        if isinstance(event, yaml.ScalarEvent):
+            tag = loader.resolve(yaml.ScalarNode, event.value, event.implicit)  # type: ignore[no-untyped-call]
+            _check_scalar(path, event.value, tag)
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise _refusal(path, f"is nested deeper than {MAX_DEPTH} levels")
+
+
+def _check_scalar(path: Path, value: str, tag: str) -> None:
+    if "${" in value:
+        raise _refusal(path, f"holds the interpolation {shown(value)}")
+    # 1:59:59:… is a number to YAML, and costs the square of its length.
+    if tag in _NUMBERS and len(value) > MAX_DIGITS:
+        raise _refusal(path, f"holds a number of {len(value):,} digits")
 
 
 def _refusal(path: Path, fault: str) -> CheckpointError:

@@ -42,6 +42,7 @@ class AdaptiveConfig:
         checks.at_least("model.adaptive.divisor", self.divisor, 1)
         if self.cutoffs is not None:
             checks.at_least("len(model.adaptive.cutoffs)", len(self.cutoffs), 1)
+            checks.at_most("len(model.adaptive.cutoffs)", len(self.cutoffs), 1000)
         for low, high in pairwise([0, *(self.cutoffs or [1])]):
             if low >= high:
                 raise ConfigError(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from lm.errors import ConfigError
 
 _UNITS = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "B": 10**9}
+_MOST = 1e15
 _COUNT = re.compile(r"(\d+(?:\.\d+)?(?:e\d+)?)([kMGB]?)")
 
 
@@ -16,13 +17,13 @@ def parse_count(name: str, text: str) -> int:
         ConfigError: it is none, naming the field.
     """
     match = _COUNT.fullmatch(text.replace("_", ""))
-    count = round(float(match[1]) * _UNITS[match[2]]) if match else 0
-    if count < 1:
+    count = float(match[1]) * _UNITS[match[2]] if match else 0.0
+    if not 0.5 < count < _MOST:
         raise ConfigError(
             f"{name} must be a number of parameters such as 24M or 300k, got {text!r}",
             f"Set {name}=24M.",
         )
-    return count
+    return round(count)
 
 
 def largest_within(

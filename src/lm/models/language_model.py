@@ -1,9 +1,12 @@
 """What every language model is, whatever predicts the next token: its schema and its interface."""
 
+import hashlib
+import json
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import ClassVar
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -34,6 +37,14 @@ class ModelConfig:
         kept = {name: value for name, value in values.items() if name not in self.transient}
         return {"cell": type(self).__name__, **kept}
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the architecture: shapes alone do not tell tanh from relu."""
+        canonical = json.dumps(
+            self.architecture(), sort_keys=True, separators=(",", ":"), default=_plain
+        )
+        return hashlib.sha256(canonical.encode()).hexdigest()
+
     @abstractmethod
     def build(
         self, vocab_size: int, *, seed: int, counts: Int[Tensor, " V"] | None = None
@@ -44,6 +55,15 @@ class ModelConfig:
             counts: of each token in the training text, for what depends on them; None is no
                 training.
         """
+
+
+def _plain(value: Any) -> Any:
+    """What JSON cannot hold of a configuration, as what it can."""
+    if isinstance(value, Enum):
+        return value.value
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    return str(value)
 
 
 @dataclass(slots=True)
@@ -128,23 +148,42 @@ class LanguageModel(nn.Module):
         """Copy what `tensors` gave, into place.
 
         Raises:
-            CheckpointError: a name or a shape differs; names the first.
+            CheckpointError: a name, shape or type differs, or a value is not finite.
         """
         own = self.tensors()
-        remedy = "Use the model configuration that it was trained with."
-        for name in sorted(own.keys() ^ tensors.keys()):
-            side = "lacks" if name in own else "has"
-            raise CheckpointError(
-                f"the checkpoint {side} the parameter {name}: it is another architecture", remedy
-            )
+        compare_tensors(own, tensors)
         for name, tensor in own.items():
-            if tensor.shape != tensors[name].shape:
+            if not bool(torch.isfinite(tensors[name]).all()):
                 raise CheckpointError(
-                    f"{name} has shape {list(tensors[name].shape)} in the checkpoint,"
-                    f" {list(tensor.shape)} in the model",
-                    remedy,
+                    f"{name} in the checkpoint is not finite", "Use another checkpoint."
                 )
             tensor.data.copy_(tensors[name])
+
+
+def compare_tensors(own: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Compare the tensors of a checkpoint with those of a model.
+
+    Raises:
+        CheckpointError: a name, shape or type differs; names the first.
+    """
+    remedy = "Use the model configuration that it was trained with."
+    for name in sorted(own.keys() ^ found.keys()):
+        side = "lacks" if name in own else "has"
+        raise CheckpointError(
+            f"the checkpoint {side} the parameter {name}: it is another architecture", remedy
+        )
+    for name, tensor in own.items():
+        other = found[name]
+        if tensor.shape != other.shape:
+            raise CheckpointError(
+                f"{name} has shape {list(other.shape)} in the checkpoint,"
+                f" {list(tensor.shape)} in the model",
+                remedy,
+            )
+        if tensor.dtype != other.dtype:
+            raise CheckpointError(
+                f"{name} is {other.dtype} in the checkpoint, {tensor.dtype} in the model", remedy
+            )
 
 
 def part_of(name: str) -> str:

@@ -18,6 +18,7 @@ from lm import checks
 from lm.errors import ConfigError
 from lm.models.base import Cell, LayerState, Sequence
 from lm.models.lstm import LSTM, LSTMConfig, activate
+from lm.models.recurrent_config import MAX_SIZE
 from lm.models.weights import Weights, input_product, kernel_weights, product, recurrent_product
 
 
@@ -33,6 +34,7 @@ class LSTMPConfig(LSTMConfig):
 
     def __post_init__(self) -> None:
         checks.at_least("model.projection_size", self.projection_size, 1)
+        checks.at_most("model.projection_size", self.projection_size, MAX_SIZE)
         LSTMConfig.__post_init__(self)
         if self.parameters is None and min(self.sizes) < self.smallest_size:
             raise ConfigError(

@@ -36,7 +36,9 @@ class MixtureConfig:
 
     def __post_init__(self) -> None:
         checks.at_least("model.mixture.experts", self.experts, 1)
+        checks.at_most("model.mixture.experts", self.experts, 1 << 12)
         checks.at_least("model.mixture.size", self.size, 1)
+        checks.at_most("model.mixture.size", self.size, 1 << 20)
 
 
 class MixtureHead(Head):

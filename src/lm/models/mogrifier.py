@@ -23,6 +23,7 @@ from lm import checks
 from lm.models.base import Cell, LayerState, Sequence
 from lm.models.gru import GRU, GRUConfig
 from lm.models.lstm import LSTM, LSTMConfig, activate
+from lm.models.recurrent_config import MAX_SIZE
 from lm.models.weights import Weights, keep_state, product
 
 
@@ -41,8 +42,8 @@ class MogrifierConfig(LSTMConfig):
     cap_input_gate: bool = False
 
     def __post_init__(self) -> None:
+        _check(self.rounds, self.rank)  # first, since the other checks build a cell
         LSTMConfig.__post_init__(self)
-        _check(self.rounds, self.rank)
 
     def build_cell(self, input_size: int, hidden_size: int) -> Cell:
         cell = MogrifierLSTM(
@@ -69,8 +70,8 @@ class MogrifierGRUConfig(GRUConfig):
     rank: int | None = None
 
     def __post_init__(self) -> None:
-        GRUConfig.__post_init__(self)
         _check(self.rounds, self.rank)
+        GRUConfig.__post_init__(self)
 
     def build_cell(self, input_size: int, hidden_size: int) -> Cell:
         cell = MogrifierGRU(
@@ -82,7 +83,9 @@ class MogrifierGRUConfig(GRUConfig):
 
 def _check(rounds: int, rank: int | None) -> None:
     checks.at_least("model.rounds", rounds, 0)
+    checks.at_most("model.rounds", rounds, 100)
     checks.at_least("model.rank", rank, 1)
+    checks.at_most("model.rank", rank, MAX_SIZE)
 
 
 def add_rounds(cell: Cell, rounds: int, rank: int | None) -> None:

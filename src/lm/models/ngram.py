@@ -30,6 +30,7 @@ class NgramConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         checks.at_least("model.order", self.order, 1)
+        checks.at_most("model.order", self.order, 100)
 
     def build(
         self, vocab_size: int, *, seed: int, counts: Int[Tensor, " V"] | None = None

@@ -36,6 +36,7 @@ class QRNNConfig(RecurrentConfig):
 
     def __post_init__(self) -> None:
         checks.at_least("model.filter_width", self.filter_width, 1)
+        checks.at_most("model.filter_width", self.filter_width, 1 << 12)
         RecurrentConfig.__post_init__(self)
 
     def build_cell(self, input_size: int, hidden_size: int) -> Cell:

@@ -26,6 +26,10 @@ from lm.models.recurrent import RecurrentModel
 from lm.models.sampled import SampledConfig
 from lm.runtime.randomness import derive_seed, generator
 
+# Far above all that is published; below them no product of sizes leaves 64 bits.
+MAX_SIZE = 1 << 20
+MAX_LAYERS = 1000
+
 
 class InitialState(Enum):
     """What the recurrent state is before the first token."""
@@ -85,6 +89,8 @@ class RecurrentConfig(ModelConfig):
     def __post_init__(self) -> None:
         for name in ("embedding_size", "hidden_size", "num_layers"):
             checks.at_least(f"model.{name}", getattr(self, name), 1)
+            most = MAX_LAYERS if name == "num_layers" else MAX_SIZE
+            checks.at_most(f"model.{name}", getattr(self, name), most)
         checks.fraction("model.state_reset", self.state_reset)
         self._check_sizes()
         self._check_connections()
@@ -98,6 +104,7 @@ class RecurrentConfig(ModelConfig):
         if self.layer_sizes is None:
             return
         checks.at_least("len(model.layer_sizes)", len(self.layer_sizes), 1)
+        checks.at_most("len(model.layer_sizes)", len(self.layer_sizes), MAX_LAYERS)
         if self.num_layers not in (1, len(self.layer_sizes)):
             raise ConfigError(
                 f"model.num_layers={self.num_layers} contradicts model.layer_sizes="
@@ -106,6 +113,7 @@ class RecurrentConfig(ModelConfig):
             )
         for size in self.layer_sizes:
             checks.at_least("model.layer_sizes", size, 1)
+            checks.at_most("model.layer_sizes", size, MAX_SIZE)
         if self.parameters is not None:
             raise ConfigError(
                 f"model.parameters={self.parameters} sets model.hidden_size, which "

@@ -4,6 +4,7 @@ The iterates go on as if there were no average. Averaging may wait for a plateau
 that is NT-ASGD (Merity et al. 2018, algorithm 1).
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,15 @@ from jaxtyping import Bool
 from torch import Tensor, nn
 
 from lm import checks
+from lm.errors import CheckpointError
+from lm.runtime.untrusted import (
+    REMEDY,
+    as_flag,
+    as_list,
+    as_number,
+    check_names,
+    check_tensors,
+)
 
 
 class AverageKind(Enum):
@@ -146,13 +156,31 @@ class Averages:
         return {"count": self._count, **{n: p.detach() for n, p in self._parameters.items()}}
 
     def state(self) -> dict[str, Any]:
-        """What the start depends on, as JSON."""
-        return {"active": self.active, "losses": self._losses}
+        """What the start depends on, as JSON, where null is a loss that was no number."""
+        losses = [loss if math.isfinite(loss) else None for loss in self._losses]
+        return {"active": self.active, "losses": losses}
 
     def load(self, state: Mapping[str, Any], iterates: Mapping[str, Tensor]) -> None:
-        """Go on where `iterates` and `state` were taken; the parameters hold what was saved."""
-        self._losses = [float(loss) for loss in state["losses"]]
-        if not state["active"]:
+        """Go on where `iterates` and `state` were taken; the parameters hold what was saved.
+
+        Raises:
+            CheckpointError: they are not what `state` and `iterates` give.
+        """
+        check_names(set(state), {"active", "losses"}, "state.averaging")
+        losses = as_list(state["losses"], "state.averaging.losses")
+        active = as_flag(state["active"], "state.averaging.active")
+        if active and self._config.kind is None:
+            raise CheckpointError("the checkpoint has averages, this run takes none", REMEDY)
+        own = {"count": self._count, **self._parameters} if active else {}
+        check_tensors(iterates, own, "iterate")
+        for name, value in iterates.items():
+            if not bool(value.isfinite().all()) or (name == "count" and value < 0):
+                raise CheckpointError(f"the checkpoint's iterate/{name} is no number", REMEDY)
+        self._losses = [
+            math.nan if loss is None else as_number(loss, "state.averaging.losses")
+            for loss in losses
+        ]
+        if not active:
             return
         self._begin()
         self._count.copy_(iterates["count"])

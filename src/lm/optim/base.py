@@ -15,6 +15,7 @@ from lm import checks
 from lm.errors import ConfigError
 from lm.optim.guard import Guard, SkipMethod
 from lm.optim.state import check_complete, check_same_optimizer, restore, state_tensors
+from lm.runtime.untrusted import as_list, as_number, as_text
 
 JsonDict = dict[str, Any]
 
@@ -124,9 +125,11 @@ class Optimizers:
                 tensor is missing, unknown or misshapen; nothing has been changed then.
         """
         check_same_optimizer(scalars, self._identity)
-        check_complete(scalars["tensors"], tensors)
+        named = as_list(scalars.get("tensors"), "state.optimizer.tensors")
+        check_complete([as_text(name, "state.optimizer.tensors") for name in named], tensors)
+        multiplier = as_number(scalars.get("multiplier"), "state.optimizer.multiplier", least=0)
         restore(self._torch_optimizers, self._parameters, tensors)
-        self.set_lr(scalars["multiplier"])
+        self.set_lr(multiplier)
 
     @property
     def _torch_optimizers(self) -> list[torch.optim.Optimizer]:

@@ -5,6 +5,7 @@ the mean and standard deviation of the norms of the last steps (as OLMo 2 does: 
 section 3.3).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lm import checks
+from lm.errors import CheckpointError
+from lm.runtime.untrusted import REMEDY, check_tensors
 
 
 @dataclass(kw_only=True, slots=True)
@@ -30,6 +33,7 @@ class OutlierConfig:
     def __post_init__(self) -> None:
         checks.positive("trainer.clip.outlier.sigmas", self.sigmas)
         checks.at_least("trainer.clip.outlier.history", self.history, 2)
+        checks.at_most("trainer.clip.outlier.history", self.history, 1 << 20)
         if self.sigmas is None:
             checks.no_effect(
                 "trainer.clip.outlier", self, ("history",),
@@ -71,7 +75,14 @@ class Outliers:
         count += finite
         return outlier
 
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """Go on from saved tensors."""
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Go on from saved tensors.
+
+        Raises:
+            CheckpointError: one is missing, none of ours or misshapen, or the count is none.
+        """
+        check_tensors(tensors, self.tensors, "outliers")
+        if "count" in tensors and int(tensors["count"]) < 0:
+            raise CheckpointError("the checkpoint's outliers/count is negative", REMEDY)
         for name, value in tensors.items():
             self.tensors[name].copy_(value)

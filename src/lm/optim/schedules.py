@@ -10,6 +10,7 @@ from typing import ClassVar
 from lm import checks
 from lm.errors import ConfigError
 from lm.optim.schedule_base import PureSchedule, Schedule, ScheduleConfig, State, known_horizon
+from lm.runtime.untrusted import as_count, as_number
 
 Knots = Sequence[tuple[int, float]]
 
@@ -59,10 +60,10 @@ class PlateauSchedule(Schedule):
 
     def load(self, state: Mapping[str, float | int | None]) -> None:
         Schedule.load(self, state)
-        current, misses = state["current"], state["misses"]
-        assert current is not None
-        assert misses is not None
-        self.current, self.best, self.misses = float(current), state["best"], int(misses)
+        best = state["best"]
+        self.current = as_number(state["current"], "state.schedule.current", least=0)
+        self.best = None if best is None else as_number(best, "state.schedule.best")
+        self.misses = as_count(state["misses"], "state.schedule.misses")
 
 
 @dataclass(kw_only=True, slots=True)

@@ -4,13 +4,17 @@ Not `Optimizer.load_state_dict`: it casts state to the parameter's dtype and fin
 their position, so that counters lose precision and a reordered model loads silently.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from lm.errors import CheckpointError
+from lm.optim.guard import Guard
+from lm.runtime.untrusted import as_object, check_names, shown
 
 # What torch keeps as one number per parameter, in host memory unless told otherwise.
 _COUNTERS = frozenset({"step", "mu_product", "eta", "mu"})
@@ -41,11 +45,18 @@ def restore(
     """Replace the state of all `optimizers` by copies of `tensors`, dtype and bits as saved.
 
     Raises:
-        CheckpointError: a tensor belongs to no parameter or has an impossible shape; nothing has
-            been changed then.
+        CheckpointError: a tensor belongs to no parameter, or is not what its optimiser keeps of
+            one; nothing has been changed then.
     """
-    for name, value in tensors.items():
-        _check_tensor(name, value, parameters)
+    states = _by_parameter(tensors, parameters)
+    names = {parameter: name for name, parameter in parameters.items()}
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            kept = cache(partial(_kept, optimizer, group))
+            for parameter in group["params"]:
+                name = names[parameter]
+                if name in states:  # there is none before the first step
+                    _check_state(name, parameter, states[name], kept(parameter.ndim))
     owners = {p: o for o in optimizers for group in o.param_groups for p in group["params"]}
     for optimizer in optimizers:
         optimizer.state.clear()
@@ -62,14 +73,19 @@ def check_same_optimizer(saved: Mapping[str, Any], present: Mapping[str, Any]) -
     Raises:
         CheckpointError: naming the first difference.
     """
-    if saved.get("kinds") != present["kinds"]:
-        ours, theirs = (" + ".join(x.get("kinds", ["unknown"])) for x in (present, saved))
-        raise CheckpointError(f"the checkpoint's optimizer is {theirs}, this run's {ours}", _REMEDY)
+    kinds = saved.get("kinds", "unknown")
+    if kinds != present["kinds"]:
+        theirs = " + ".join(map(str, kinds)) if isinstance(kinds, list) else str(kinds)
+        raise CheckpointError(
+            f"the checkpoint's optimizer is {theirs}, this run's {' + '.join(present['kinds'])}",
+            _REMEDY,
+        )
+    settings = as_object(saved.get("settings", {}), "state.optimizer.settings")
     for name, value in present["settings"].items():
-        other = saved.get("settings", {}).get(name)
+        other = settings.get(name)
         if other != value:
             raise CheckpointError(
-                f"optim.{name} is {value!r}, but the checkpoint was written with {other!r}",
+                f"optim.{name} is {value!r}, but the checkpoint was written with {shown(other)}",
                 _REMEDY,
             )
 
@@ -92,17 +108,51 @@ def check_complete(expected: Iterable[str], found: Iterable[str]) -> None:
             )
 
 
-def _check_tensor(name: str, value: Tensor, parameters: Mapping[str, nn.Parameter]) -> None:
-    parameter = parameters.get(name.partition("/")[2])
-    if parameter is None:
-        raise CheckpointError(f"optimizer state {name} belongs to no parameter", _REMEDY)
-    shape = parameter.shape
-    row_factor, column_factor = (*shape[:-1], 1), (*shape[:-2], 1, *shape[-1:])
-    if tuple(value.shape) not in {(), tuple(shape), row_factor, column_factor}:
-        raise CheckpointError(
-            f"optimizer state {name} has shape {list(value.shape)}, its parameter {list(shape)}",
-            _REMEDY,
-        )
+def _by_parameter(
+    tensors: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter]
+) -> dict[str, dict[str, Tensor]]:
+    states: dict[str, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        key, _, parameter = name.partition("/")
+        if parameter not in parameters:
+            raise CheckpointError(f"optimizer state {name} belongs to no parameter", _REMEDY)
+        states.setdefault(parameter, {})[key] = value
+    return states
+
+
+def _kept(optimizer: torch.optim.Optimizer, group: dict[str, Any], ndim: int) -> dict[str, Tensor]:
+    """What an optimiser keeps of a parameter with the sizes 2, 3, …: it takes a step and shows.
+
+    No optimiser of torch's says so otherwise, and it depends on settings and dimensions.
+    """
+    like = group["params"][0]
+    sizes = tuple(range(2, 2 + ndim))
+    parameter = nn.Parameter(torch.ones(sizes, dtype=like.dtype, device=like.device))
+    parameter.grad = torch.ones_like(parameter)
+    twin = object.__new__(type(optimizer))
+    twin.__dict__.update(optimizer.__dict__)
+    twin.state = defaultdict(dict)
+    twin.param_groups = [{**group, "params": [parameter]}]
+    Guard(twin).step(torch.zeros((), dtype=torch.bool, device=like.device))
+    return dict(twin.state[parameter])
+
+
+def _check_state(
+    name: str, parameter: Tensor, found: Mapping[str, Tensor], kept: Mapping[str, Tensor]
+) -> None:
+    check_names(set(found), set(kept), f"optimizer state of {name}")
+    sizes = (0, 1, *parameter.shape)  # size k of the example stands for the one at k
+    for key, example in kept.items():
+        value = found[key]
+        shape = tuple(sizes[k] if k < len(sizes) else k for k in example.shape)
+        if value.shape != shape or value.is_floating_point() != example.is_floating_point():
+            raise CheckpointError(
+                f"optimizer state {key}/{name} has shape {list(value.shape)}, "
+                f"its parameter {list(parameter.shape)}",
+                _REMEDY,
+            )
+        if not value.shape and not bool(value.isfinite() & (value >= 0)):
+            raise CheckpointError(f"optimizer state {key}/{name} is {value.item()}", _REMEDY)
 
 
 def _placed(

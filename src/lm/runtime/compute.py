@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from lm.errors import ConfigError
+from lm.errors import CheckpointError, ConfigError
 from lm.runtime.choices import Choices
 from lm.runtime.memory import keep_freed_memory
+from lm.runtime.untrusted import REMEDY, as_texts, shown
 
 # Relative error that a product in float32 may have, of the largest element: real bf16 has 3e-3.
 _FP32_ERROR = 1e-5
@@ -71,9 +72,17 @@ class Compute:
         Args:
             saved: of the checkpoint.
             keep_precision: the run's precision was picked, not asked for.
+
+        Raises:
+            CheckpointError: it is not what `to_json` gives.
         """
-        self.choices.taken.update(saved["choices"])
-        before = Precision(saved["precision"])
+        precision = saved.get("precision")
+        if precision not in (Precision.fp32.value, Precision.bf16.value):
+            raise CheckpointError(
+                f"the checkpoint's state.compute.precision is {shown(precision)}", REMEDY
+            )
+        self.choices.taken.update(as_texts(saved.get("choices"), "state.compute.choices"))
+        before = Precision(precision)
         if keep_precision and (before is Precision.fp32 or _obstacle_to_bf16(self.device) is None):
             self.precision, self.reason = before, "as the run began"
         self.use()

@@ -48,6 +48,7 @@ class RuntimeConfig:
 
     def __post_init__(self) -> None:
         checks.at_least("runtime.threads", self.threads, 1)
+        checks.at_most("runtime.threads", self.threads, 1 << 10)
 
     def build(self) -> Compute:
         """Apply threads and determinism, settle precision and products.

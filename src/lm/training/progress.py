@@ -1,10 +1,12 @@
 """Where a run stands (all that must survive a stop, as plain numbers) and when it ends."""
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from lm.data.streams import Streams, Window
+from lm.runtime.untrusted import as_count, as_number, check_names
 from lm.training.config import TrainerConfig
 from lm.training.windows import Windows
 
@@ -57,6 +59,25 @@ class Progress:
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, saved: Mapping[str, Any]) -> "Progress":
+        """The inverse of `to_json`.
+
+        Raises:
+            CheckpointError: a counter is missing, unknown or none.
+        """
+        check_names(set(saved), {field.name for field in fields(cls)}, "state.progress")
+        values: dict[str, Any] = {}
+        for name, value in saved.items():
+            full = f"state.progress.{name}"
+            if name == "best_loss":
+                values[name] = None if value is None else as_number(value, full)
+            elif name == "seconds":
+                values[name] = as_number(value, full, least=0)
+            else:
+                values[name] = as_count(value, full)
+        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,17 +1,18 @@
 """A run's whole state to and from a checkpoint, so that resuming continues to the last bit."""
 
-import logging
+from typing import Any
 
 from torch import Tensor
 
 from lm.checkpoint import Checkpoint
 from lm.errors import CheckpointError
-from lm.models import RecurrentModel
 from lm.models.base import State
+from lm.runtime.untrusted import REMEDY, as_count, as_object, check_tensors
+from lm.training.identity import compare_identity
 from lm.training.progress import Progress
 from lm.training.run import Run
 
-log = logging.getLogger(__name__)
+_PARTS = ("statistics", "optimizer", "iterate", "outliers", "state")
 
 
 def capture(run: Run) -> Checkpoint:
@@ -47,59 +48,67 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     """Continue from a checkpoint of the same run.
 
     Raises:
-        CheckpointError: model, optimiser or data are not those of the checkpoint.
+        CheckpointError: model, optimiser or data are not those of the checkpoint, or a part of
+            it is malformed.
     """
-    if "optimizer" not in checkpoint.state:
+    state = checkpoint.state
+    if "optimizer" not in state:
         raise CheckpointError(
             "these weights were imported, there is no training to resume",
             "Start a run from them with init_from=.",
         )
-    compare_identity(run.identity, checkpoint.state)
+    compare_identity(run.identity, state)
+    progress = _progress(run, state)
+    parts = _parts(checkpoint.training)
     run.model.load_tensors(checkpoint.model)
-    tensors = checkpoint.training
-    run.averages.load(checkpoint.state["averaging"], _below("iterate/", tensors))
-    run.outliers.load(_below("outliers/", tensors))
-    run.optimizers.load_state(_below("optimizer/", tensors), checkpoint.state["optimizer"])
-    run.schedule.load(checkpoint.state["schedule"])
-    run.statistics.load(_below("statistics/", tensors))
-    run.state = _recurrent_state(run.model, _below("state/", tensors))
-    run.progress = Progress(**checkpoint.state["progress"])
+    averaging = as_object(state.get("averaging"), "state.averaging")
+    run.averages.load(averaging, parts["iterate"])
+    run.outliers.load(parts["outliers"])
+    optimizer = as_object(state["optimizer"], "state.optimizer")
+    run.optimizers.load_state(parts["optimizer"], optimizer)
+    run.schedule.load(as_object(state.get("schedule"), "state.schedule"))
+    run.statistics.load(parts["statistics"])
+    run.state = _recurrent_state(run, progress, parts["state"])
+    run.progress = progress
 
 
-def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
+def _progress(run: Run, state: dict[str, Any]) -> Progress:
+    progress = Progress.from_json(as_object(state.get("progress"), "state.progress"))
+    as_count(state.get("metrics_bytes"), "state.metrics_bytes")
+    if progress.position >= run.streams.length:
+        raise CheckpointError(
+            f"the checkpoint stands at step {progress.position:,} of its epoch's streams, which"
+            f" have {run.streams.length:,}",
+            REMEDY,
+        )
+    return progress
 
 
-def _recurrent_state(model: RecurrentModel, tensors: dict[str, Tensor]) -> State | None:
+def _parts(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """The tensors beside the weights by what they belong to."""
+    parts: dict[str, dict[str, Tensor]] = {part: {} for part in _PARTS}
+    for whole, tensor in tensors.items():
+        part, _, name = whole.partition("/")
+        if part not in parts:
+            raise CheckpointError(f"the checkpoint holds the unknown tensor {whole}", REMEDY)
+        parts[part][name] = tensor
+    return parts
+
+
+def _recurrent_state(run: Run, progress: Progress, tensors: dict[str, Tensor]) -> State | None:
     """None at the start of an epoch, when nothing was saved."""
-    if not tensors:
+    own = run.model.initial_state(run.streams.num_streams) if progress.position else []
+    named = {f"{k}/{name}": t for k, layer in enumerate(own) for name, t in layer.items()}
+    check_tensors(tensors, named, "state")
+    for name, tensor in tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise CheckpointError(f"the checkpoint's state/{name} is not finite", REMEDY)
+    if not progress.position:
         return None
-    device = model.device
+    device = run.model.device
     # A copy is aligned as every tensor of torch's own; one that lies in the file's buffer is not,
     # and MKL's last bits depend on it.
     return [
-        {name: tensors[f"{k}/{name}"].to(device, copy=True) for name in cell.state_sizes}
-        for k, cell in enumerate(model.cells)
+        {name: tensors[f"{k}/{name}"].to(device, copy=True) for name in layer}
+        for k, layer in enumerate(own)
     ]
-
-
-def compare_identity(now: dict[str, object], saved: dict[str, object]) -> None:
-    """The data must be the same; another machine is allowed and said aloud.
-
-    Raises:
-        CheckpointError: a split's tokens differ from those that the run was trained on.
-    """
-    if now["data"] != saved.get("data"):
-        raise CheckpointError(
-            "the data differ from those of the checkpoint (fingerprint of the tokens)",
-            "Restore the data, or start a new run with init_from=.",
-        )
-    old, new = saved.get("machine"), now["machine"]
-    assert isinstance(new, dict)
-    if isinstance(old, dict) and old != new:
-        differs = [f"{k} {old.get(k)} → {v}" for k, v in new.items() if old.get(k) != v]
-        log.warning("resumed, not bit-exact: %s", ", ".join(differs))

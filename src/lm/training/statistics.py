@@ -1,11 +1,16 @@
 """Running sums of training, kept on the device and read every `log_every` steps."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from lm.errors import CheckpointError
+from lm.runtime.untrusted import REMEDY, check_tensors
+
 _FIELDS = ("nats", "tokens", "norm", "clipped", "good", "skipped", "bad_run", "worst_run")
+_SUMS_OF_REALS = ("nats", "norm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +84,15 @@ class Statistics:
             worst_run=int(values["worst_run"]),
         )
 
-    def load(self, sums: dict[str, Tensor]) -> None:
-        """Continue from saved sums."""
+    def load(self, sums: Mapping[str, Tensor]) -> None:
+        """Continue from saved sums.
+
+        Raises:
+            CheckpointError: one is missing or none of ours, or what counts is no count.
+        """
+        check_tensors(sums, self.sums, "statistics")
+        for name, value in sums.items():
+            if name not in _SUMS_OF_REALS and not (value.isfinite() and value >= 0):
+                raise CheckpointError(f"the checkpoint's statistics/{name} is no count", REMEDY)
         for name, value in sums.items():
             self.sums[name].copy_(value)
