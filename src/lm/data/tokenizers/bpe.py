@@ -63,12 +63,12 @@ class BpeTokenizer(Tokenizer):
     cut: ClassVar[Cut] = _CUT
 
     def __init__(self, data: dict[str, object]) -> None:
-        ids = _checked_vocabulary(data)
+        ids, merges = _checked_vocabulary(data)
         self.data = data
         self._bytes = [b""] * len(ids)
         for token, token_id in ids.items():
             self._bytes[token_id] = bytes([_BYTES[c] for c in token])
-        self._library = Library.from_str(json.dumps(data))
+        self._library = _library(ids, merges)
 
     @property
     def vocab_size(self) -> int:
@@ -101,8 +101,21 @@ def bpe_from_json(data: dict[str, object]) -> BpeTokenizer:
     return BpeTokenizer(_mapping(data, "tokenizer"))
 
 
-def _checked_vocabulary(data: dict[str, object]) -> dict[str, int]:
-    """The library panics on some inputs and obeys settings that lose text: accept only ours."""
+def _library(ids: dict[str, int], merges: list[tuple[str, str]]) -> Library:
+    """The library's tokenizer from what was checked, and from nothing else in a file."""
+    library = Library(models.BPE(vocab=ids, merges=merges))
+    split = pre_tokenizers.Split(Regex(PATTERN), "isolated")
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    library.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
+    return library
+
+
+def _checked_vocabulary(
+    data: dict[str, object],
+) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Ids by token, and the merges. The library panics on some inputs and obeys settings that lose
+    text: accept only ours.
+    """
     extras = ("normalizer", "post_processor", "truncation", "padding", "added_tokens")
     if any(data.get(name) for name in extras):
         raise ValueError(f"only a plain tokenizer is accepted, without {', '.join(extras)}")
@@ -122,7 +135,8 @@ def _checked_vocabulary(data: dict[str, object]) -> dict[str, int]:
         raise ValueError("the tokens are not made of bytes")
     if not isinstance(merges, list) or not all(_is_merge(merge, ids) for merge in merges):
         raise ValueError("a merge does not join two tokens into one")
-    return {token: i for token, i in ids.items() if isinstance(i, int)}
+    known = {token: i for token, i in ids.items() if isinstance(i, int)}
+    return known, [(left, right) for left, right in merges]
 
 
 def _mapping(data: dict[str, object], name: str) -> dict[str, object]:
@@ -174,10 +188,7 @@ class BpeConfig(TokenizerConfig):
         checks.at_least("tokenizer.sample_bytes", self.sample_bytes, 1)
 
     def build(self, documents: Sequence[Document]) -> BpeTokenizer:
-        library = Library(models.BPE())
-        split = pre_tokenizers.Split(Regex(PATTERN), "isolated")
-        to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        library.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
+        library = _library({}, [])
         trainer = trainers.BpeTrainer(
             vocab_size=self.vocab_size,
             min_frequency=2,

@@ -77,8 +77,8 @@ def char_from_json(data: dict[str, object]) -> CharTokenizer:
         ValueError: the data is not what `to_json` gives.
     """
     characters, min_count = data.get("characters"), data.get("min_count")
-    if not isinstance(characters, str) or not isinstance(min_count, int):
-        raise ValueError("'characters' and 'min_count' must be a string and a number")
+    if not isinstance(characters, str) or type(min_count) is not int or min_count < 1:
+        raise ValueError("'characters' and 'min_count' must be a string and a number from 1 on")
     if len(set(characters)) != len(characters):
         raise ValueError("a character is listed twice")
     return CharTokenizer(characters, min_count)

@@ -9,8 +9,8 @@ from lm.data.tokenizers.bpe import BpeConfig, bpe_from_json
 from lm.data.tokenizers.byte import ByteConfig, byte_from_json
 from lm.data.tokenizers.char import CharConfig, char_from_json
 from lm.data.tokenizers.word import WordConfig, word_from_json
-from lm.errors import CheckpointError
 from lm.runtime.files import storage_errors, write_atomically
+from lm.runtime.untrusted import contained, read_json_object, shown
 
 TOKENIZERS: dict[str, type[TokenizerConfig]] = {
     "byte": ByteConfig,
@@ -24,7 +24,7 @@ LOADERS: dict[str, Callable[[dict[str, object]], Tokenizer]] = {
     "word": word_from_json,
     "bpe": bpe_from_json,
 }
-_LARGEST_FILE = 256 * 2**20
+_LARGEST_FILE = 128 << 20
 
 
 def tokenizer_from_json(data: object) -> Tokenizer:
@@ -33,17 +33,13 @@ def tokenizer_from_json(data: object) -> Tokenizer:
     Raises:
         CheckpointError: the data is damaged, hostile or of a newer format.
     """
-    try:
+    with contained("the tokenizer"):
         if not isinstance(data, dict) or data.get("format") != FORMAT:
             raise ValueError(f"not a tokenizer of format {FORMAT}")
         loader = LOADERS.get(str(data.get("kind")))
         if loader is None:
-            raise ValueError(f"unknown kind {data.get('kind')!r}, known: {', '.join(LOADERS)}")
+            raise ValueError(f"unknown kind {shown(data.get('kind'))}, known: {', '.join(LOADERS)}")
         return loader(data)
-    except ValueError as error:
-        raise CheckpointError(
-            f"the tokenizer cannot be read: {error}", "Use another checkpoint of the run."
-        ) from error
 
 
 def load_tokenizer(path: Path) -> Tokenizer:
@@ -52,15 +48,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
     Raises:
         CheckpointError: the file is missing, damaged, hostile or of a newer format.
     """
-    try:
-        if path.stat().st_size > _LARGEST_FILE:
-            raise ValueError(f"it is larger than {_LARGEST_FILE} bytes")
-        data = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read: {error}", "Use another checkpoint of the run."
-        ) from error
-    return tokenizer_from_json(data)
+    return tokenizer_from_json(read_json_object(path, _LARGEST_FILE))
 
 
 def save_tokenizer(tokenizer: Tokenizer, path: Path) -> None:

@@ -113,8 +113,8 @@ def word_from_json(data: dict[str, object]) -> WordTokenizer:
     words, unknown, min_count = data.get("words"), data.get("unknown"), data.get("min_count")
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise ValueError("'words' must be a list of strings")
-    if not isinstance(unknown, str) or not isinstance(min_count, int):
-        raise ValueError("'unknown' and 'min_count' must be a string and a number")
+    if not isinstance(unknown, str) or type(min_count) is not int or min_count < 1:
+        raise ValueError("'unknown' and 'min_count' must be a string and a number from 1 on")
     listed = [_raw(word) for word in words]
     return _checked(listed, _raw(unknown), min_count)
 
