@@ -5,7 +5,7 @@
 are imported on first use, so that `import lm` and `lm --help` do not wait for torch.
 """
 
-from importlib import import_module
+from importlib import import_module  # noqa: TID251 (the names stand below)
 from typing import Any
 
 __version__ = "0.1.0"

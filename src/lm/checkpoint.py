@@ -220,13 +220,15 @@ class CheckpointFolder:
         Raises:
             CheckpointError: there is none. Never a silent fresh start.
         """
+        causes = []
         for folder in self.newest_first():
             try:
                 return folder, read(folder)
             except CheckpointError as error:
                 log.warning("%s; trying the one before", error.cause)
+                causes.append(error.cause)
         raise CheckpointError(
-            f"no good checkpoint in {self.path}",
+            f"no good checkpoint in {self.path}{': ' if causes else ''}{'; '.join(causes[:1])}",
             "Start again without resume=, or restore the folder from a backup.",
         )
 

@@ -237,9 +237,11 @@ def test_a_leak_between_given_splits_is_said(tmp_path: Path) -> None:
         ({"path": "a", "pattern": ""}, "data.pattern must not be empty"),
     ],
 )
-def test_impossible_fields_of_text_are_refused(fields: dict[str, object], message: str) -> None:
+def test_impossible_fields_of_text_are_refused(
+    fields: dict[str, object], message: str, tmp_path: Path
+) -> None:
     with pytest.raises(ConfigError, match=message):
-        TextConfig(**fields)  # type: ignore[arg-type]
+        TextConfig(**fields).build(tmp_path)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import time
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
+from importlib import import_module  # noqa: TID251 (of a verb)
 from pathlib import Path
 
 import hydra
@@ -134,7 +134,7 @@ class _Task:
     def __call__(self, composed: DictConfig) -> float | None:
         config.load_plugins()  # a launcher may have started this process
         context = HydraConfig.get()
-        overrides = list(context.overrides.task)
+        overrides = config.unresolved(context.overrides.task)
         if context.mode != RunMode.MULTIRUN:
             return self._single(composed, overrides)
         name = f"job {context.job.num} ({' '.join(overrides)})"

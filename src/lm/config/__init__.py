@@ -14,6 +14,7 @@ from lm.config.composition import (
     config_dir,
     explained,
     local_search_path,
+    unresolved,
 )
 from lm.config.fields import PATH_FIELDS, TEXT_FIELDS
 from lm.config.invocation import Invocation, invocation, invoking, job_directory
@@ -68,4 +69,5 @@ __all__ = [
     "same_run",
     "saved_config",
     "schema_named",
+    "unresolved",
 ]

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -90,7 +90,7 @@ def compose_jobs(
         if common.hydra.runtime.choices["hydra/sweeper"] != "basic":
             return [_checked(common, root)], None
         jobs = _expand(common, extra_dir)
-    fixed = list(common.hydra.overrides.hydra)
+    fixed = unresolved(common.hydra.overrides.hydra)
     return [compose(root, [*fixed, *job], extra_dir=extra_dir) for job in jobs], None
 
 
@@ -99,9 +99,14 @@ def _expand(common: DictConfig, extra_dir: str | None) -> list[list[str]]:
     swept = [f"{key}={value}" for key, value in (common.hydra.sweeper.params or {}).items()]
     loader = ConfigLoaderImpl(config_search_path=_search_path(extra_dir))
     parser = OverridesParser.create(config_loader=loader)
-    parsed = parser.parse_overrides([*swept, *common.hydra.overrides.task])
+    parsed = parser.parse_overrides([*swept, *unresolved(common.hydra.overrides.task)])
     (jobs,) = BasicSweeper.split_arguments(parsed, None)
     return jobs
+
+
+def unresolved(overrides: Any) -> list[str]:
+    """Overrides as the user typed them: what `${oc.env:…}` in one stands for may be secret."""
+    return cast(list[str], OmegaConf.to_container(overrides, resolve=False))
 
 
 @contextmanager

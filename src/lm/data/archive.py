@@ -13,6 +13,7 @@ from lm.runtime.lock import exclusive
 
 MAX_BYTES = 1 << 30
 MAX_MEMBERS = 1000
+MAX_NAME = 200
 # Text shrinks three- to fivefold, a bomb a thousandfold.
 MAX_RATIO = 100
 REMEDY = "Get the archive from its publisher again."
@@ -76,7 +77,9 @@ def _check(archive: Path, members: list[zipfile.ZipInfo]) -> None:
     total = sum(member.file_size for member in members)
     packed = archive.stat().st_size  # of the file itself: sizes stated inside may lie
     fault = next(filter(None, map(_fault, members)), "")
-    if not fault and len({member.filename for member in members}) < len(members):
+    names = {member.filename for member in members}
+    above = {str(folder) for name in names for folder in PurePosixPath(name).parents}
+    if not fault and (len(names) < len(members) or names & above):
         fault = "two members have one name"
     elif not fault and len(members) > MAX_MEMBERS:
         fault = f"{len(members):,} members, at most {MAX_MEMBERS:,} are allowed"
@@ -93,6 +96,9 @@ def _fault(member: zipfile.ZipInfo) -> str:
     path = PurePosixPath(member.filename)
     if path.is_absolute() or ".." in path.parts or {"\\", ":"} & set(member.filename):
         return f"member {member.filename!r} leaves the folder"
+    if max(map(len, (member.filename, *path.parts))) > MAX_NAME:
+        shown = f"{member.filename[:20]!r} …"
+        return f"member {shown} has a name of {len(member.filename):,} characters"
     if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG):
         return f"member {member.filename!r} is a link or another special file"
     if member.flag_bits & 0x1:

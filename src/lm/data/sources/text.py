@@ -10,6 +10,8 @@ from lm.data.sources.cut import carve, check_fractions
 from lm.data.sources.local import located, reading, size_of
 from lm.errors import ConfigError, DataError
 
+_REMEDY = "Set data.path=FILE to have it cut, or data.train= with data.valid=, data.test=."
+
 
 @dataclass(kw_only=True, slots=True)
 class TextConfig(DataConfig):
@@ -42,13 +44,10 @@ class TextConfig(DataConfig):
         self._check_combination()
 
     def _check_combination(self) -> None:
-        remedy = "Set data.path=FILE to have it cut, or data.train= with data.valid=, data.test=."
-        if all(getattr(self, name) is None for name in ("path", *SPLITS)):
-            raise ConfigError("data=text needs data.path or data.train, got neither", remedy)
         for name in SPLITS:
             if self.path is not None and (value := getattr(self, name)) is not None:
                 raise ConfigError(
-                    f"data.path={self.path} and data.{name}={value} exclude each other", remedy
+                    f"data.path={self.path} and data.{name}={value} exclude each other", _REMEDY
                 )
 
     def _held_out_only(self, notes: list[str]) -> Corpus:
@@ -64,10 +63,13 @@ class TextConfig(DataConfig):
         """Find the files and cut what has to be cut; the cache is not needed.
 
         Raises:
-            ConfigError: a path is empty.
+            ConfigError: a path is empty, or there is none.
             DataError: a path matches nothing or an empty file, or the text is too short to cut.
         """
         notes: list[str] = []
+        # Not before: a checkpoint has no path where the run's had read the environment.
+        if all(getattr(self, name) is None for name in ("path", *SPLITS)):
+            raise ConfigError("data=text needs data.path or data.train, got neither", _REMEDY)
         if self.path is None and self.train is None:
             return self._held_out_only(notes)
         body = self._find("train" if self.path is None else "path", notes)

@@ -34,8 +34,9 @@ def tokenizer_from_json(data: object) -> Tokenizer:
         CheckpointError: the data is damaged, hostile or of a newer format.
     """
     with contained("the tokenizer"):
-        if not isinstance(data, dict) or data.get("format") != FORMAT:
-            raise ValueError(f"not a tokenizer of format {FORMAT}")
+        found = data.get("format") if isinstance(data, dict) else None
+        if not isinstance(data, dict) or type(found) is not int or found != FORMAT:
+            raise ValueError(f"it has format {shown(found)}, this lm reads {FORMAT}")
         loader = LOADERS.get(str(data.get("kind")))
         if loader is None:
             raise ValueError(f"unknown kind {shown(data.get('kind'))}, known: {', '.join(LOADERS)}")
