@@ -1,0 +1,197 @@
+"""Rows of content that would run code: X1 in checkpoints and weights, X2 in configurations."""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import torch
+from campaign import Figure, Finding, Trial, row
+from configurations import BASE, attempts, evil_files
+from omegaconf import OmegaConf
+from payloads import Payload, executables, payloads
+from sentinel import EXECUTING, watching
+from stranger import TEXT, checkpoint_of, copied, good_run, seal
+from trials import drawn, in_child
+
+import lm
+from lm.cli import main
+from lm.errors import LmError
+
+READERS = ("load", "evaluate", "generate", "resume", "init_from")
+LIMITS = ["runtime.device=cpu", "runtime.threads=1", "runtime.kernels=torch"]
+
+Case = tuple[Payload, bool, str]
+
+
+@row(
+    "X1",
+    "a payload in each file of a checkpoint, its manifest made to agree and not; foreign weights",
+    "nothing runs; exit 4, or 0 where what was changed is not read",
+    Figure.payload,
+    few=24,
+    full=10_000,
+)
+def payloads_in_checkpoints(trial: Trial) -> Iterator[Finding]:
+    run, cases = good_run(), all_cases(trial.folder)
+    chosen = drawn([(case[0].family, name_of(*case)) for case in cases], trial)
+    yield from in_child(trial.folder, checkpoint_cases, trial.folder, run, chosen)
+    yield from in_child(trial.place("import"), import_cases, trial.folder / "import")
+
+
+def all_cases(canary: Path) -> list[Case]:
+    """Each payload with each seal that it can have, for each reader."""
+    whole = product(payloads(canary), (False, True), READERS)
+    return [case for case in whole if case[0].listed or not case[1]]
+
+
+def name_of(payload: Payload, sealed: bool, reader: str) -> str:
+    """What is done, in words."""
+    return f"{payload.name}, {'' if sealed else 'un'}sealed, {reader}"
+
+
+def checkpoint_cases(
+    folder: Path, good: Path, chosen: list[int]
+) -> Iterator[tuple[str, Callable[[], str | None]]]:
+    """The chosen ones of all cases."""
+    os.chdir(folder)
+    Path("text.txt").write_text(TEXT)
+    canary, run = folder / "canary", folder / "run"
+    OmegaConf.register_new_resolver("evil", lambda path: Path(path).touch())
+    for reader in READERS:  # what is imported late is imported now
+        assert read(reader, copied(good, run)) == 0
+    for name in ("state.json", "config.yaml", "tokenizer.json", "model.safetensors"):
+        (checkpoint_of(copied(good, run)) / name).write_bytes(b"")
+        seal(checkpoint_of(run))
+        assert read("generate", run) == 4
+    cases = all_cases(canary)
+    for payload, sealed, reader in (cases[index] for index in chosen):
+        what = name_of(payload, sealed, reader)
+        yield what, partial(attack, payload, sealed, reader, good, run, canary)
+
+
+def attack(
+    payload: Payload, sealed: bool, reader: str, good: Path, run: Path, canary: Path
+) -> str | None:
+    """Read a run with a payload in it; what is wrong with what happened."""
+    copied(good, run)
+    payload.change(run)
+    if sealed:
+        seal(checkpoint_of(run))
+    return outcome(partial(read, reader, run), payload.codes(reader, sealed=sealed), canary)
+
+
+def outcome(action: Callable[[], int], expected: set[int], canary: Path) -> str | None:
+    """What is wrong with what an action did and with its exit code."""
+    canary.unlink(missing_ok=True)
+    with watching(EXECUTING) as seen:
+        code = action()
+    if canary.exists() or seen:
+        return f"ran {seen[:3]}"
+    return None if code in expected else f"exit {code} instead of {sorted(expected)}"
+
+
+def read(reader: str, run: Path) -> int:
+    """The exit code of a way to read a run."""
+    arguments = {
+        "evaluate": ["evaluate", f"run={run}"],
+        "generate": ["generate", f"run={run}", "num_tokens=2"],
+        "resume": ["train", f"resume={run}"],
+        "init_from": [
+            "train", f"init_from={run}", "data=text", "data.path=text.txt",
+            *(word for word in BASE if not word.startswith(("model", "tokenizer"))),
+        ],
+    }  # fmt: skip
+    if reader != "load":
+        return main([*arguments[reader], *LIMITS])
+    try:
+        lm.load(run).generate("the", num_tokens=2)
+    except LmError as error:
+        return error.code
+    return 0
+
+
+def import_cases(folder: Path) -> Iterator[tuple[str, Callable[[], str | None]]]:
+    """Foreign weights through `lm import`, which is the one to read pickles."""
+    os.chdir(folder)
+    canary = folder / "canary"
+    Path("vocabulary.txt").write_text("<eos>\n<unk>\nthe\n")
+    size, gates = 4, 16
+    good = {
+        "encoder.weight": torch.ones(3, size), "decoder.weight": torch.ones(3, size),
+        "decoder.bias": torch.ones(3), "rnn.weight_ih_l0": torch.ones(gates, size),
+        "rnn.weight_hh_l0": torch.ones(gates, size), "rnn.bias_ih_l0": torch.ones(gates),
+        "rnn.bias_hh_l0": torch.ones(gates),
+    }  # fmt: skip
+    command = ["import", "weights.pt", "vocabulary=vocabulary.txt", "model=lstm"]
+    torch.save(good, "weights.pt")
+    assert main(command) == 0
+    wide = {
+        name: tensor[:1].expand(1 << 40, size) for name, tensor in good.items() if tensor.ndim > 1
+    }
+    others = {
+        "a view of one number": good | wide,
+        "a sparse matrix": good | {"decoder.weight": torch.ones(3, size).to_sparse()},
+        "a tensor without data": good | {"decoder.weight": torch.ones(3, size, device="meta")},
+        "whole numbers": good | {"decoder.weight": torch.ones(3, size, dtype=torch.int64)},
+        "no number": good | {"decoder.weight": torch.full((3, size), torch.nan)},
+        "a name that is none": good | {3: torch.ones(3)},
+        "a matrix without rows": good | {"rnn.weight_hh_l0": torch.ones(())},
+        "no dictionary": [1, 2],
+    }
+    contents: dict[str, bytes] = executables(canary)
+    for kind, content in others.items():
+        torch.save(content, "other.pt")
+        contents[kind] = Path("other.pt").read_bytes()
+    Path("weights.pt").write_bytes(b"")  # what is imported late is imported now
+    assert main(command) == 4
+    for kind, content in contents.items():
+
+        def action(content: bytes = content) -> int:
+            Path("weights.pt").write_bytes(content)
+            return main(command)
+
+        yield f"{kind} through lm import", partial(outcome, action, {4}, canary)
+
+
+@row(
+    "X2",
+    "names of code where a component, a tokenizer or a `_target_` is named; YAML that has Hydra "
+    "run it",
+    "nothing is looked up outside the registry, nothing runs; exit 4 or 2",
+    Figure.payload,
+    few=24,
+    full=10_000,
+)
+def names_of_code(trial: Trial) -> Iterator[Finding]:
+    run = good_run()
+    chosen = drawn([(attempt.family, attempt.name) for attempt in attempts()], trial)
+    yield from in_child(trial.folder, configuration_cases, trial.folder, run, chosen)
+
+
+def configuration_cases(
+    folder: Path, good: Path, chosen: list[int]
+) -> Iterator[tuple[str, Callable[[], str | None]]]:
+    """The chosen ones of all attempts to have something named run."""
+    os.chdir(folder)
+    sys.path.insert(0, str(folder))  # so that it could be imported
+    canary, run = folder / "canary", folder / "run"
+    Path("text.txt").write_text(TEXT)
+    evil_files(folder, canary)
+    copied(good, run)
+    command = ["train", "data=text", "data.path=text.txt", *BASE, *LIMITS]
+    assert main(command) == 0
+    for late in (["nothing=1"], ["+model.nothing=1"], ["experiment=nothing"], ["-m", "seed=1,2"]):
+        main([*command, *late])
+    read("load", run)
+    for index in chosen:
+        attempt = attempts()[index]
+
+        def action(attempt: object = attempt) -> int:
+            copied(good, run)
+            arguments = attempt.prepare(run)
+            return read("load", run) if arguments is None else main([*command, *arguments])
+
+        yield attempt.name, partial(outcome, action, set(attempt.codes), canary)
