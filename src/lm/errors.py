@@ -6,6 +6,15 @@ them and exits with `code`. Our own bugs stay `assert` and plain exceptions.
 
 from typing import ClassVar
 
+_LONGEST = 2000
+
+
+def on_one_line(text: str) -> str:
+    """The text without control characters: names in a file may be meant for the terminal."""
+    if len(text) > _LONGEST:
+        text = f"{text[:_LONGEST]} …"
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
 
 class LmError(Exception):
     """Base of all errors for the user: `cause` says what is wrong, `remedy` how to mend it."""

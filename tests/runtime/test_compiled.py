@@ -108,11 +108,14 @@ def test_a_damaged_library_is_said_and_left_out(
     assert str(damaged) in caplog.text
 
 
-def test_the_run_says_where(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_kept_in", None)
-    RuntimeConfig(device="cpu", cache=str(tmp_path / "chosen")).build()
+def test_the_environment_says_where_and_no_configuration(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LM_CACHE", str(tmp_path / "own"))
+    RuntimeConfig(device="cpu", cache=str(tmp_path / "named")).build()
     assert compiled(source) is not None
-    assert len(list((tmp_path / "chosen" / "native").glob("*.so"))) == 1
+    assert len(list((tmp_path / "own" / "native").glob("*.so"))) == 1
+    assert not (tmp_path / "named" / "native").exists()
 
 
 def test_a_cache_that_others_may_write_is_not_loaded_from(

@@ -4,12 +4,11 @@ import os
 import sys
 import traceback
 
-from lm.errors import LmError, OutOfMemoryError, Stopped, StorageError
+from lm.errors import LmError, OutOfMemoryError, Stopped, StorageError, on_one_line
 from lm.runtime.files import NO_ACCESS, NO_ROOM
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
-_LONGEST = 2000
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 
 
@@ -37,16 +36,9 @@ def report(error: BaseException, job: str = "") -> int:
         )
         return LmError.code
     said = "" if isinstance(known, Stopped) else "error: "
-    remedy = f"  {_on_one_line(known.remedy)}\n" if known.remedy else ""
-    sys.stderr.write(f"lm: {said}{job}{_on_one_line(known.cause)}\n{remedy}")
+    remedy = f"  {on_one_line(known.remedy)}\n" if known.remedy else ""
+    sys.stderr.write(f"lm: {said}{job}{on_one_line(known.cause)}\n{remedy}")
     return known.code
-
-
-def _on_one_line(text: str) -> str:
-    """The text without control characters: names in a file may be meant for the terminal."""
-    if len(text) > _LONGEST:
-        text = f"{text[:_LONGEST]} …"
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def as_user_error(error: BaseException) -> LmError | Stopped | None:

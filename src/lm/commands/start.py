@@ -140,6 +140,7 @@ def begin(config: TrainConfig, call: Invocation, held: ExitStack) -> Start:
     """
     if config.resume is not None:
         return _resume(Path(config.resume), call, held)
+    dump(portable_config(call.config))  # what cannot be saved is refused before anything is written
     if config.init_from is not None:
         return _init_from(Path(config.init_from), call)
     compute = config.runtime.build()

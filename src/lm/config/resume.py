@@ -63,7 +63,7 @@ def resume_config(saved: DictConfig, composed: DictConfig, overrides: Sequence[s
                 _compare(name, _value(saved, old, name), _value(composed, new, name))
             elif name == key or (key in BASES and new[name] != _default(key, name)):
                 OmegaConf.update(result, name, new[name])
-    # Compiled code is loaded from the cache: where that lies is never a file's to say.
+    # The corpus that a stranger's run names must not be copied to where it says, too.
     OmegaConf.update(result, "runtime.cache", new["runtime.cache"])
     # A path that read the environment is null in a checkpoint: this machine's own stands in.
     for name in PATH_FIELDS - {"init_from", "resume"}:

@@ -17,24 +17,37 @@ from lm.config.fields import PATH_FIELDS, flatten, plain
 from lm.config.parsing import parse, strings
 from lm.config.registry import BASES, load_plugins, name_of, schema_named, schema_names
 from lm.config.roots import TrainConfig
-from lm.errors import CheckpointError
+from lm.errors import CheckpointError, ConfigError
 from lm.runtime.untrusted import contained, read_text, shown
 
-MAX_BYTES = 1 << 16  # ours have 5,000; YAML takes OmegaConf a second for 200,000
+# Ours have 5,000 bytes and 300 scalars; OmegaConf takes some 0.1 ms for each of these.
+MAX_BYTES = 1 << 16
+MAX_SCALARS = 3000
 MAX_DEPTH = 32
 MAX_DIGITS = 40
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 
 
 def dump(config: DictConfig) -> str:
-    """The configuration as YAML, unresolved, the schemas of its groups first."""
+    """The configuration as YAML, unresolved, the schemas of its groups first.
+
+    Raises:
+        ConfigError: it would be too large to be read again.
+    """
     chosen = {
         group: name_of(group, OmegaConf.get_type(config, group))
         for group in BASES
         if group in config and plain(config)[group] is not None
     }
     header: str = yaml.safe_dump({"schemas": chosen}, sort_keys=False)
-    return header + OmegaConf.to_yaml(config)
+    text = header + OmegaConf.to_yaml(config)
+    if len(text.encode()) > MAX_BYTES:
+        raise ConfigError(
+            f"the configuration has {len(text.encode()):,} bytes as YAML, a checkpoint's may have"
+            f" {MAX_BYTES:,}",
+            "Shorten a text or a list in it.",
+        )
+    return text
 
 
 def portable_config(config: DictConfig) -> DictConfig:
@@ -103,7 +116,7 @@ def parse_saved(config: DictConfig, path: Path) -> TrainConfig:
 
 
 def _plain_content(text: str, path: Path) -> dict[str, Any]:
-    if len(text) > MAX_BYTES:
+    if len(text.encode()) > MAX_BYTES:
         raise _refusal(path, f"is larger than {MAX_BYTES:,} bytes")
     with contained(path):
         _check_events(path, text)
@@ -118,7 +131,7 @@ def _check_events(path: Path, text: str) -> None:
 
     By the very parser that OmegaConf builds it with: two of them could see different files.
     """
-    depth = 0
+    depth = scalars = 0
     loader = yaml.SafeLoader(text)
     while loader.check_event():
         event = loader.get_event()  # type: ignore[no-untyped-call]
@@ -129,10 +142,13 @@ def _check_events(path: Path, text: str) -> None:
         if isinstance(event, yaml.ScalarEvent):
             tag = loader.resolve(yaml.ScalarNode, event.value, event.implicit)  # type: ignore[no-untyped-call]
             _check_scalar(path, event.value, tag)
+            scalars += 1
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise _refusal(path, f"is nested deeper than {MAX_DEPTH} levels")
+        if scalars > MAX_SCALARS:
+            raise _refusal(path, f"holds more than {MAX_SCALARS:,} scalars")
 
 
 def _check_scalar(path: Path, value: str, tag: str) -> None:

@@ -14,7 +14,6 @@ from lm.errors import ConfigError
 from lm.runtime.choices import Choices
 from lm.runtime.compute import Compute, Kernels, Precision, resolve_precision
 from lm.runtime.files import default_cache
-from lm.runtime.native import keep_in
 
 
 @dataclass(kw_only=True, slots=True)
@@ -31,8 +30,8 @@ class RuntimeConfig:
         deterministic: ask torch for deterministic kernels everywhere.
         anomaly: let autograd name the operation that made a NaN; slow.
         profile: record a trace of the run for Perfetto or chrome://tracing; keep the run short.
-        cache: folder for downloads, token files and compiled kernels; None is $LM_CACHE or
-            ~/.cache/lm.
+        cache: folder for downloads and token files; None is $LM_CACHE or ~/.cache/lm, where
+            compiled kernels are in any case.
     """
 
     group: ClassVar[str] = "runtime"
@@ -64,7 +63,6 @@ class RuntimeConfig:
         if self.deterministic != torch.are_deterministic_algorithms_enabled():
             torch.use_deterministic_algorithms(self.deterministic)  # imports torch's compiler
         torch.autograd.set_detect_anomaly(self.anomaly)
-        keep_in(self.cache_folder())
         choices = Choices(self.cache_folder() / "measured.json", machine(device))
         compute = Compute(device, precision, self.kernels, reason, choices)
         compute.use()

@@ -31,14 +31,6 @@ _FLAGS = (
 _COMPILERS = ("cc", "gcc")
 _SECONDS = 300
 
-_kept_in: Path | None = None
-
-
-def keep_in(cache: Path) -> None:
-    """What is compiled from now on goes into this folder."""
-    global _kept_in
-    _kept_in = cache
-
 
 class Library:
     """Functions that take one structure of 64-bit numbers and pointers."""
@@ -65,14 +57,16 @@ def compiled(main: Path, cache: Path | None = None) -> Library | None:
 
     Args:
         main: the C file.
-        cache: the folder to keep it in; None is the one last set, or that of all caches.
+        cache: the folder to keep it in; None is that of all caches, which only the user's
+            environment chooses: a YAML file or a checkpoint may name another, and what is loaded
+            from the folder runs.
     """
     compiler = _compiler()
     if compiler is None:
         log.info("no C compiler (%s on Linux): slower kernels are used", " or ".join(_COMPILERS))
         return None
     try:
-        folder = (cache or _kept_in or default_cache()) / "native"
+        folder = (cache or default_cache()) / "native"
         _only_ours(folder)
         target = folder / f"{_fingerprint(main, compiler)}.so"
         if not target.exists():

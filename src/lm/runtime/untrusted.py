@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lm.errors import CheckpointError, LmError
+from lm.errors import CheckpointError, LmError, on_one_line
 
 REMEDY = "Use another checkpoint of the run (checkpoint=last, best or step-…)."
 # More than any count needs; Python itself gives up at 4,300.
@@ -226,4 +226,4 @@ def contained(name: object) -> Iterator[None]:
 
 def first_line(error: BaseException) -> str:
     """What an exception says, as far as one line goes."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return on_one_line(next(iter(str(error).splitlines()), type(error).__name__))
