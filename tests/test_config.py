@@ -358,14 +358,6 @@ def test_a_strangers_config_is_refused(tmp_path: Path, text: str, fault: str) ->
     assert fault in caught.value.cause
 
 
-def test_an_alias_bomb_costs_nothing(tmp_path: Path) -> None:
-    levels = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
-    levels += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
-    (tmp_path / "config.yaml").write_text("\n".join(levels))
-    with pytest.raises(CheckpointError, match="uses YAML aliases"):
-        load_config(tmp_path / "config.yaml")
-
-
 def test_an_unknown_schema_names_the_way_to_plug_it_in(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("schemas: {model: warp}\n")
     with pytest.raises(CheckpointError) as caught:

@@ -89,7 +89,7 @@ BUILDS: dict[str, Build] = {
     "lets YAML files have Hydra run code": Build(
         "X2", _hydra_runs, only="configs/experiment/callback_unpickles.yaml"
     ),
-    "takes counters as a checkpoint has them": Build("X5", _any_value, times=60),
+    "takes counters as a checkpoint has them": Build("X5", _any_value, times=40),
 }
 
 

@@ -32,7 +32,7 @@ FILES = (
     "random bytes and values in each file of a checkpoint, its manifest made to agree",
     "a CheckpointError or a run that goes on; bounded memory and time",
     Figure.corruption,
-    few=60,
+    few=40,
     full=10_000,
 )
 def fuzzed_checkpoints(trial: Trial) -> Iterator[Finding]:
@@ -105,7 +105,6 @@ class Resumed:
             start = begin(self.config, self.call, held)
             assert start.resumed is not None
             trainer = self.trainer
-            trainer.model.compute.resume(start.resumed.state["compute"], keep_precision=False)
             restore(trainer, start.resumed)
             step = trainer.progress.step
             window = trainer.streams.window(trainer.progress.position)

@@ -7,11 +7,11 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-import torch
+import foreign
 from campaign import Figure, Finding, Trial, row
 from configurations import BASE, attempts, evil_files
 from omegaconf import OmegaConf
-from payloads import Payload, executables, payloads
+from payloads import Payload, payloads
 from sentinel import EXECUTING, watching
 from stranger import TEXT, checkpoint_of, copied, good_run, seal
 from trials import drawn, in_child
@@ -31,14 +31,15 @@ Case = tuple[Payload, bool, str]
     "a payload in each file of a checkpoint, its manifest made to agree and not; foreign weights",
     "nothing runs; exit 4, or 0 where what was changed is not read",
     Figure.payload,
-    few=24,
+    few=12,
     full=10_000,
 )
 def payloads_in_checkpoints(trial: Trial) -> Iterator[Finding]:
     run, cases = good_run(), all_cases(trial.folder)
     chosen = drawn([(case[0].family, name_of(*case)) for case in cases], trial)
     yield from in_child(trial.folder, checkpoint_cases, trial.folder, run, chosen)
-    yield from in_child(trial.place("import"), import_cases, trial.folder / "import")
+    place = trial.place("import")
+    yield from in_child(place, import_cases, place, trial.times)
 
 
 def all_cases(canary: Path) -> list[Case]:
@@ -113,44 +114,20 @@ def read(reader: str, run: Path) -> int:
     return 0
 
 
-def import_cases(folder: Path) -> Iterator[tuple[str, Callable[[], str | None]]]:
+def import_cases(folder: Path, times: int) -> Iterator[tuple[str, Callable[[], str | None]]]:
     """Foreign weights through `lm import`, which is the one to read pickles."""
     os.chdir(folder)
-    canary = folder / "canary"
-    Path("vocabulary.txt").write_text("<eos>\n<unk>\nthe\n")
-    size, gates = 4, 16
-    good = {
-        "encoder.weight": torch.ones(3, size), "decoder.weight": torch.ones(3, size),
-        "decoder.bias": torch.ones(3), "rnn.weight_ih_l0": torch.ones(gates, size),
-        "rnn.weight_hh_l0": torch.ones(gates, size), "rnn.bias_ih_l0": torch.ones(gates),
-        "rnn.bias_hh_l0": torch.ones(gates),
-    }  # fmt: skip
-    command = ["import", "weights.pt", "vocabulary=vocabulary.txt", "model=lstm"]
-    torch.save(good, "weights.pt")
-    assert main(command) == 0
-    wide = {
-        name: tensor[:1].expand(1 << 40, size) for name, tensor in good.items() if tensor.ndim > 1
-    }
-    others = {
-        "a view of one number": good | wide,
-        "a sparse matrix": good | {"decoder.weight": torch.ones(3, size).to_sparse()},
-        "a tensor without data": good | {"decoder.weight": torch.ones(3, size, device="meta")},
-        "whole numbers": good | {"decoder.weight": torch.ones(3, size, dtype=torch.int64)},
-        "no number": good | {"decoder.weight": torch.full((3, size), torch.nan)},
-        "a name that is none": good | {3: torch.ones(3)},
-        "a matrix without rows": good | {"rnn.weight_hh_l0": torch.ones(())},
-        "no dictionary": [1, 2],
-    }
-    contents: dict[str, bytes] = executables(canary)
-    for kind, content in others.items():
-        torch.save(content, "other.pt")
-        contents[kind] = Path("other.pt").read_bytes()
-    Path("weights.pt").write_bytes(b"")  # what is imported late is imported now
-    assert main(command) == 4
-    for kind, content in contents.items():
+    weights, canary = Path("weights.pt"), folder / "canary"
+    Path("vocabulary.txt").write_text(foreign.VOCABULARY)
+    command = ["import", str(weights), "vocabulary=vocabulary.txt", "model=lstm"]
+    for content, code in ((foreign.saved(foreign.good()), 0), (b"", 4)):
+        weights.write_bytes(content)
+        assert main(command) == code
+    contents = list(foreign.hostile(canary).items())
+    for kind, content in contents[:: max(1, 4 * len(contents) // times)]:
 
         def action(content: bytes = content) -> int:
-            Path("weights.pt").write_bytes(content)
+            weights.write_bytes(content)
             return main(command)
 
         yield f"{kind} through lm import", partial(outcome, action, {4}, canary)
@@ -162,7 +139,7 @@ def import_cases(folder: Path) -> Iterator[tuple[str, Callable[[], str | None]]]
     "run it",
     "nothing is looked up outside the registry, nothing runs; exit 4 or 2",
     Figure.payload,
-    few=24,
+    few=12,
     full=10_000,
 )
 def names_of_code(trial: Trial) -> Iterator[Finding]:
