@@ -145,11 +145,15 @@ def _check_state(
     for key, example in kept.items():
         value = found[key]
         shape = tuple(sizes[k] if k < len(sizes) else k for k in example.shape)
-        if value.shape != shape or value.is_floating_point() != example.is_floating_point():
+        if value.shape != shape:
             raise CheckpointError(
                 f"optimizer state {key}/{name} has shape {list(value.shape)}, "
                 f"its parameter {list(parameter.shape)}",
                 _REMEDY,
+            )
+        if value.dtype != example.dtype:
+            raise CheckpointError(
+                f"optimizer state {key}/{name} is {value.dtype}, not {example.dtype}", _REMEDY
             )
         if not value.shape and not bool(value.isfinite() & (value >= 0)):
             raise CheckpointError(f"optimizer state {key}/{name} is {value.item()}", _REMEDY)

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -183,10 +184,17 @@ def check_names(found: set[str], wanted: set[str], what: str) -> None:
         raise CheckpointError(f"the checkpoint's {what} {side} {name}", REMEDY)
 
 
-def check_tensors(found: Mapping[str, Tensor], own: Mapping[str, Tensor], what: str) -> None:
-    """Compare saved tensors with those whose places they take, in names, shapes and kind.
+def check_tensors(
+    found: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+    what: str,
+    *,
+    any_width: bool = False,
+) -> None:
+    """Compare saved tensors with those whose places they take, in names, shapes and types.
 
-    The width of numbers may differ: it is the device's.
+    Args:
+        any_width: floating-point numbers may be wider or narrower, as another device has them.
 
     Raises:
         CheckpointError: naming the first that differs.
@@ -194,7 +202,10 @@ def check_tensors(found: Mapping[str, Tensor], own: Mapping[str, Tensor], what: 
     check_names(set(found), set(own), what)
     for name, tensor in own.items():
         value = found[name]
-        if value.shape != tensor.shape or value.is_floating_point() != tensor.is_floating_point():
+        alike = value.dtype == tensor.dtype
+        if any_width and tensor.is_floating_point():
+            alike = value.dtype in (torch.float32, torch.float64)
+        if value.shape != tensor.shape or not alike:
             raise CheckpointError(
                 f"the checkpoint's {what}/{name} is {value.dtype} {shown(list(value.shape))}, "
                 f"the run needs {tensor.dtype} {shown(list(tensor.shape))}",

@@ -90,7 +90,7 @@ class Statistics:
         Raises:
             CheckpointError: one is missing or none of ours, or what counts is no count.
         """
-        check_tensors(sums, self.sums, "statistics")
+        check_tensors(sums, self.sums, "statistics", any_width=True)
         for name, value in sums.items():
             if name not in _SUMS_OF_REALS and not (value.isfinite() and value >= 0):
                 raise CheckpointError(f"the checkpoint's statistics/{name} is no count", REMEDY)
