@@ -91,6 +91,32 @@ def configurations() -> Iterator[tuple[str, str]]:
     yield "anchors", "\n".join(f"k{n}: &a{n} x" for n in range(3_000))
 
 
+GREEDY: dict[str, dict[str, object]] = {
+    "wide layers": {"hidden_size": 1 << 20},
+    "wide embeddings": {"embedding_size": 1 << 20},
+    "layers wider than any": {"hidden_size": 10**9},
+    "layers beyond 64 bits": {"hidden_size": 1 << 62},
+    "layers beyond all bits": {"hidden_size": 10**30},
+    "many layers": {"num_layers": 1000},
+    "layers without number": {"num_layers": 10**9},
+    "many wide layers": {"layer_sizes": [1 << 20] * 1000},
+    "a long list of layers": {"layer_sizes": [1] * 2500},
+    "experts": {"head": "mixture", "mixture": {"experts": 4096, "size": 1 << 20}},
+    "experts without number": {"head": "mixture", "mixture": {"experts": 10**12}},
+    "a budget": {"parameters": "900G"},
+    "a budget without end": {"parameters": "1e999"},
+    "a learned state": {"initial_state": "learned", "hidden_size": 1 << 20},
+}
+"""Sections `model` of a configuration that ask for memory or time."""
+CELLS: dict[str, tuple[str, dict[str, object]]] = {
+    "rounds": ("mogrifier", {"rounds": 100}),
+    "rounds without number": ("mogrifier", {"rounds": 10**9, "dropout": {"weights": 0.5}}),
+    "filters": ("qrnn", {"filter_width": 4096}),
+    "projections": ("lstmp", {"projection_size": 1 << 19, "hidden_size": 1 << 20}),
+    "long n-grams": ("ngram", {"order": 100}),
+    "n-grams without end": ("ngram", {"order": 10**9}),
+}
+"""The same of other cells, by their names."""
 UNREAD = ("empty lists", "a long text")
 """Well-formed JSON: no fault where its keys are not read."""
 

@@ -161,7 +161,7 @@ _POINTERS = {
 }
 _PLACES: dict[str, Sequence[str]] = {
     "state.json": (
-        "", "progress", "progress.step", "optimizer.kinds", "schedule", "compute.choices",
+        "", "progress", "progress.step", "optimizer.kinds", "schedule", "compute",
         "compute.precision", "data", "averaging.losses", "architecture", "tokenizer",
     ),
     "tokenizer.json": ("", "kind", "words", "unknown"),

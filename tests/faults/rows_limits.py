@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from bombs import UNREAD, archives, configurations, json_files, zipped
+import yaml
+from bombs import CELLS, GREEDY, UNREAD, archives, configurations, json_files, zipped
 from campaign import Figure, Finding, Trial, row
 from sentinel import LISTENING, watching
 from stranger import MANIFEST, RECIPE, TEXT, checkpoint_of, copied, good_run, seal
@@ -47,6 +48,10 @@ def bomb_cases(folder: Path, good: Path) -> Cases:
     yield "more than the cap", partial(unpack, folder, content, "120 bytes unpacked, at most 100")
     for what, text in configurations():
         yield f"config.yaml with {what}", partial(load, folder, good, "config.yaml", text.encode())
+    for what, model in GREEDY.items():
+        yield f"a model with {what}", partial(ask, folder, good, "lstm", model)
+    for what, (cell, model) in CELLS.items():
+        yield f"a model with {what}", partial(ask, folder, good, cell, model)
     for what, content in json_files():
         for name in ("state.json", "tokenizer.json", MANIFEST):
             if name != "state.json" or what not in UNREAD:
@@ -72,11 +77,29 @@ def unpack(folder: Path, content: bytes, said: str) -> str | None:
 
 
 def load(folder: Path, good: Path, name: str, content: bytes) -> str | None:
-    """What is wrong with how a checkpoint was refused."""
+    """What is wrong with how a checkpoint with other content was refused."""
     checkpoint = checkpoint_of(copied(good, folder / "run"))
     (checkpoint / name).write_bytes(content)
     if name != MANIFEST:
         seal(checkpoint)
+    return refused(checkpoint)
+
+
+def ask(folder: Path, good: Path, cell: str, model: dict[str, object]) -> str | None:
+    """What is wrong with how a model was refused that the checkpoint has no weights for."""
+    checkpoint = checkpoint_of(copied(good, folder / "run"))
+    config = yaml.safe_load((checkpoint / "config.yaml").read_text())
+    config["schemas"]["model"], config["model"] = cell, model
+    (checkpoint / "config.yaml").write_text(yaml.safe_dump(config))
+    state = json.loads((checkpoint / "state.json").read_text())
+    del state["architecture"]
+    (checkpoint / "state.json").write_text(json.dumps(state))
+    seal(checkpoint)
+    return refused(checkpoint)
+
+
+def refused(checkpoint: Path) -> str | None:
+    """What is wrong with how a checkpoint was refused."""
     started = time.process_time()
     try:
         lm.load(checkpoint)

@@ -1,5 +1,7 @@
 """Averages of weights: their numbers, when they begin, and that they leave the iterates alone."""
 
+import json
+
 import torch
 from torch import Tensor, nn
 
@@ -106,3 +108,14 @@ def test_restored_to_the_last_bit() -> None:
         step(again, q, change)
     assert torch.equal(p, q)
     assert torch.equal(averages.tensors["p"], again.tensors["p"])
+
+
+def test_a_loss_that_is_no_number_survives_strict_json() -> None:
+    averages, _ = of(kind=AverageKind.mean, nonmonotone=3)
+    for loss in (2.0, float("nan"), 1.0):
+        averages.observe(loss, 0.0)
+    saved = json.loads(json.dumps(averages.state(), allow_nan=False))
+    again, _ = of(kind=AverageKind.mean, nonmonotone=3)
+    again.load(saved, {})
+    assert again.state() == averages.state()
+    assert again.observe(3.0, 0.0) == averages.observe(3.0, 0.0)
