@@ -32,7 +32,7 @@ FILES = (
     "random bytes and values in each file of a checkpoint, its manifest made to agree",
     "a CheckpointError or a run that goes on; bounded memory and time",
     Figure.corruption,
-    few=40,
+    few=32,
     full=10_000,
 )
 def fuzzed_checkpoints(trial: Trial) -> Iterator[Finding]:

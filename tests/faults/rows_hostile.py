@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from payloads import Payload, payloads
 from sentinel import EXECUTING, watching
 from stranger import TEXT, checkpoint_of, copied, good_run, seal
-from trials import drawn, in_child
+from trials import ONLY, drawn, in_child
 
 import lm
 from lm.cli import main
@@ -24,6 +24,7 @@ READERS = ("load", "evaluate", "generate", "resume", "init_from")
 LIMITS = ["runtime.device=cpu", "runtime.threads=1", "runtime.kernels=torch"]
 
 Case = tuple[Payload, bool, str]
+Cases = Iterator[tuple[str, Callable[[], str | None]]]
 
 
 @row(
@@ -31,15 +32,20 @@ Case = tuple[Payload, bool, str]
     "a payload in each file of a checkpoint, its manifest made to agree and not; foreign weights",
     "nothing runs; exit 4, or 0 where what was changed is not read",
     Figure.payload,
-    few=12,
+    few=9,
     full=10_000,
 )
 def payloads_in_checkpoints(trial: Trial) -> Iterator[Finding]:
     run, cases = good_run(), all_cases(trial.folder)
     chosen = drawn([(case[0].family, name_of(*case)) for case in cases], trial)
-    yield from in_child(trial.folder, checkpoint_cases, trial.folder, run, chosen)
-    place = trial.place("import")
-    yield from in_child(place, import_cases, place, trial.times)
+    yield from in_child(trial.folder, x1_cases, trial.folder, run, chosen, trial.times)
+
+
+def x1_cases(folder: Path, good: Path, chosen: list[int], times: int) -> Cases:
+    """Checkpoints, then foreign weights."""
+    os.chdir(folder)
+    yield from checkpoint_cases(folder, good, chosen)
+    yield from import_cases(folder, times)
 
 
 def all_cases(canary: Path) -> list[Case]:
@@ -53,22 +59,19 @@ def name_of(payload: Payload, sealed: bool, reader: str) -> str:
     return f"{payload.name}, {'' if sealed else 'un'}sealed, {reader}"
 
 
-def checkpoint_cases(
-    folder: Path, good: Path, chosen: list[int]
-) -> Iterator[tuple[str, Callable[[], str | None]]]:
+def checkpoint_cases(folder: Path, good: Path, chosen: list[int]) -> Cases:
     """The chosen ones of all cases."""
-    os.chdir(folder)
     Path("text.txt").write_text(TEXT)
     canary, run = folder / "canary", folder / "run"
     OmegaConf.register_new_resolver("evil", lambda path: Path(path).touch())
-    for reader in READERS:  # what is imported late is imported now
-        assert read(reader, copied(good, run)) == 0
-    for name in ("state.json", "config.yaml", "tokenizer.json", "model.safetensors"):
+    cases = all_cases(canary)
+    for reader in {reader for _, _, reader in map(cases.__getitem__, chosen)}:
+        assert read(reader, copied(good, run)) == 0  # what is imported late is imported now
+    for name in ("config.yaml", "model.safetensors"):
         (checkpoint_of(copied(good, run)) / name).write_bytes(b"")
         seal(checkpoint_of(run))
         assert read("generate", run) == 4
-    cases = all_cases(canary)
-    for payload, sealed, reader in (cases[index] for index in chosen):
+    for payload, sealed, reader in map(cases.__getitem__, chosen):
         what = name_of(payload, sealed, reader)
         yield what, partial(attack, payload, sealed, reader, good, run, canary)
 
@@ -114,17 +117,20 @@ def read(reader: str, run: Path) -> int:
     return 0
 
 
-def import_cases(folder: Path, times: int) -> Iterator[tuple[str, Callable[[], str | None]]]:
+def import_cases(folder: Path, times: int) -> Cases:
     """Foreign weights through `lm import`, which is the one to read pickles."""
-    os.chdir(folder)
     weights, canary = Path("weights.pt"), folder / "canary"
+    contents = list(foreign.hostile(canary).items())
+    contents = contents[:: max(1, 4 * len(contents) // times)]
+    contents = [(kind, content) for kind, content in contents if os.environ.get(ONLY, "") in kind]
+    if not contents:
+        return
     Path("vocabulary.txt").write_text(foreign.VOCABULARY)
     command = ["import", str(weights), "vocabulary=vocabulary.txt", "model=lstm"]
     for content, code in ((foreign.saved(foreign.good()), 0), (b"", 4)):
         weights.write_bytes(content)
         assert main(command) == code
-    contents = list(foreign.hostile(canary).items())
-    for kind, content in contents[:: max(1, 4 * len(contents) // times)]:
+    for kind, content in contents:
 
         def action(content: bytes = content) -> int:
             weights.write_bytes(content)
@@ -139,7 +145,7 @@ def import_cases(folder: Path, times: int) -> Iterator[tuple[str, Callable[[], s
     "run it",
     "nothing is looked up outside the registry, nothing runs; exit 4 or 2",
     Figure.payload,
-    few=12,
+    few=9,
     full=10_000,
 )
 def names_of_code(trial: Trial) -> Iterator[Finding]:
@@ -148,9 +154,7 @@ def names_of_code(trial: Trial) -> Iterator[Finding]:
     yield from in_child(trial.folder, configuration_cases, trial.folder, run, chosen)
 
 
-def configuration_cases(
-    folder: Path, good: Path, chosen: list[int]
-) -> Iterator[tuple[str, Callable[[], str | None]]]:
+def configuration_cases(folder: Path, good: Path, chosen: list[int]) -> Cases:
     """The chosen ones of all attempts to have something named run."""
     os.chdir(folder)
     sys.path.insert(0, str(folder))  # so that it could be imported
@@ -160,7 +164,7 @@ def configuration_cases(
     copied(good, run)
     command = ["train", "data=text", "data.path=text.txt", *BASE, *LIMITS]
     assert main(command) == 0
-    for late in (["nothing=1"], ["+model.nothing=1"], ["experiment=nothing"], ["-m", "seed=1,2"]):
+    for late in (["+model.nothing=1"], ["-m", "experiment=nothing"]):
         main([*command, *late])
     read("load", run)
     for index in chosen:

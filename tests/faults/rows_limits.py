@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from bombs import CELLS, GREEDY, UNREAD, archives, configurations, json_files, z
 from campaign import Figure, Finding, Trial, row
 from sentinel import LISTENING, watching
 from stranger import MANIFEST, RECIPE, TEXT, checkpoint_of, copied, good_run, seal
-from trials import in_child
+from trials import drawn, in_child
 
 import lm
 from lm.cli import main
@@ -32,34 +33,46 @@ Cases = Iterator[tuple[str, Callable[[], str | None]]]
     "archives that leave their folder or are bombs; YAML and JSON bombs",
     "refused within a second and bounded memory, and nothing is written",
     Figure.payload,
-    few=1,
-    full=1,
+    few=32,
+    full=1000,
 )
 def bombs(trial: Trial) -> Iterator[Finding]:
-    yield from in_child(trial.folder, bomb_cases, trial.folder, good_run())
+    seed = trial.draws.randrange(1 << 30)
+    yield from in_child(trial.folder, some_bombs, trial.folder, good_run(), trial.times, seed)
 
 
-def bomb_cases(folder: Path, good: Path) -> Cases:
+def some_bombs(folder: Path, good: Path, times: int, seed: int) -> Cases:
+    """So many of all bombs."""
+    cases = list(all_bombs(folder, good))
+    trial = Trial(folder, times, random.Random(seed))
+    for index in drawn([(what.split()[0], what) for what, _ in cases], trial):
+        yield cases[index]
+
+
+def all_bombs(folder: Path, good: Path) -> Cases:
     """Each archive, and each file in the place of one of a checkpoint."""
     for what, content, said in archives():
-        yield f"an archive with {what}", partial(unpack, folder, content, said)
-    archive_module.MAX_BYTES = 100
+        yield f"archive with {what}", partial(unpack, folder, content, said)
     content = zipped(("a", os.urandom(60)), ("b", os.urandom(60)))
-    yield "more than the cap", partial(unpack, folder, content, "120 bytes unpacked, at most 100")
+    said = "120 bytes unpacked, at most 100"
+    yield "archive beyond the cap", partial(unpack, folder, content, said, most=100)
     for what, text in configurations():
         yield f"config.yaml with {what}", partial(load, folder, good, "config.yaml", text.encode())
     for what, model in GREEDY.items():
-        yield f"a model with {what}", partial(ask, folder, good, "lstm", model)
+        yield f"model with {what}", partial(ask, folder, good, "lstm", model)
     for what, (cell, model) in CELLS.items():
-        yield f"a model with {what}", partial(ask, folder, good, cell, model)
+        yield f"model with {what}", partial(ask, folder, good, cell, model)
     for what, content in json_files():
         for name in ("state.json", "tokenizer.json", MANIFEST):
             if name != "state.json" or what not in UNREAD:
                 yield f"{name} with {what}", partial(load, folder, good, name, content)
 
 
-def unpack(folder: Path, content: bytes, said: str) -> str | None:
+def unpack(
+    folder: Path, content: bytes, said: str, most: int = archive_module.MAX_BYTES
+) -> str | None:
     """What is wrong with how an archive was refused."""
+    archive_module.MAX_BYTES = most
     archive, target = folder / "archive.zip", folder / "inner" / "unpacked"
     archive.write_bytes(content)
     before = {path for path in folder.rglob("*") if path.is_file()}
@@ -121,10 +134,10 @@ def refused(checkpoint: Path) -> str | None:
 def what_a_run_leaves_and_opens(trial: Trial) -> Iterator[Finding]:
     for umask in UMASKS[: trial.times]:
         place = trial.place(f"{umask:o}")
-        yield from in_child(place, traces, place, umask)
+        yield from in_child(place, traces, place, umask, trial.times > 1)
 
 
-def traces(folder: Path, umask: int) -> Cases:
+def traces(folder: Path, umask: int, sweep: bool) -> Cases:
     """Train, evaluate and generate, then look for what is left."""
     os.chdir(folder)
     os.umask(umask)
@@ -140,6 +153,8 @@ def traces(folder: Path, umask: int) -> Cases:
         "evaluate": ["evaluate", "run=runs/traced", "data=text", path, *limits],
         "generate": ["generate", "run=runs/traced", "num_tokens=3", *limits],
     }
+    if not sweep:
+        del commands["train -m"]
     for verb, arguments in commands.items():
         yield f"sockets of lm {verb}", partial(opens_nothing, arguments)
     yield "the secret", secret_left
