@@ -31,7 +31,7 @@ from lm.runtime.files import (
     sync,
     write_atomically,
 )
-from lm.runtime.untrusted import REMEDY, read_json_object, read_tensors, read_text
+from lm.runtime.untrusted import REMEDY, contained, read_json_object, read_tensors, read_text
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -133,11 +133,9 @@ def verify(folder: Path) -> None:
         if not isinstance(entry, dict):
             raise CheckpointError(f"{folder / MANIFEST} says nothing of {name}", REMEDY)
         if not path.is_file() or path.is_symlink():
-            raise CheckpointError(f"{path} is missing", REMEDY)
-        try:
+            raise CheckpointError(f"{path} is missing or no plain file", REMEDY)
+        with contained(path):
             same = path.stat().st_size == entry.get("bytes") and sha256(path) == entry.get("sha256")
-        except OSError as error:
-            raise CheckpointError(f"{path} cannot be read: {error.strerror}", REMEDY) from error
         if not same:
             raise CheckpointError(f"{path} is damaged: it differs from the manifest", REMEDY)
 
@@ -145,15 +143,14 @@ def verify(folder: Path) -> None:
 def _check_format(folder: Path, manifest: dict[str, Any]) -> None:
     """Refuse what this version does not read, saying which version would."""
     found = manifest.get("format")
-    if type(found) is int and found == FORMAT:
-        return
     if type(found) is not int:
         raise CheckpointError(f"{folder / MANIFEST} states no format", REMEDY)
-    whose = "a newer" if found > FORMAT else "an older"
-    raise CheckpointError(
-        f"{folder} has format {found}, of {whose} lm; this one reads format {FORMAT}",
-        "Use the version of lm that wrote it.",
-    )
+    if found != FORMAT:
+        whose = "a newer" if found > FORMAT else "an older"
+        raise CheckpointError(
+            f"{folder} has format {found}, of {whose} lm; this one reads format {FORMAT}",
+            "Use the version of lm that wrote it.",
+        )
 
 
 class CheckpointFolder:

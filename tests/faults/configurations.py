@@ -129,6 +129,19 @@ YAML_FILES: dict[str, dict[str, object]] = {
     "launcher": {"hydra": {"launcher": _CALL}},
     "launcher_below": {"hydra": {"launcher": {"_target_": _LAUNCHER, "x": _CALL}}},
     "launcher_by_text": {"hydra": {"launcher": "${oc.create:'{_target_: evil.call}'}"}},
+    "sweep": {
+        "hydra": {
+            "mode": "MULTIRUN",
+            "sweeper": {"params": {"+hydra.job.env_set.LM_PLUGINS": "evil"}},
+        }
+    },
+    "overrides": {
+        "hydra": {
+            "mode": "MULTIRUN",
+            "overrides": {"hydra": ["+hydra.job.env_set.LM_PLUGINS=evil"]},
+        }
+    },
+    "task_overrides": {"hydra": {"overrides": {"task": ["+hydra.job.env_set.LM_PLUGINS=evil"]}}},
     "sweeper": {"hydra": {"sweeper": _UNPICKLE}},
     "handler": {"hydra": {"job_logging": {**_LOGGING, "handlers": {"x": {"class": "evil.call"}}}}},
     "factory": {"hydra": {"hydra_logging": {**_LOGGING, "handlers": {"x": {"()": "evil.call"}}}}},

@@ -138,7 +138,7 @@ def _load(root: str, overrides: Sequence[str], extra_dir: str | None, mode: RunM
     loader = ConfigLoaderImpl(config_search_path=_search_path(extra_dir))
     given = [*local_search_path(overrides), *overrides]
     config = loader.load_configuration(root, given, mode)
-    check_hydra(config.hydra, overrides)
+    check_hydra(config.hydra, given)
     return config
 
 

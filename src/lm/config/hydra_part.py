@@ -1,8 +1,9 @@
 """What a composed configuration may have Hydra itself do.
 
 Hydra runs code that YAML names: it calls the `_target_` of callbacks, launchers and sweepers with
-all that is below them, makes log handlers of any class, and sets environment variables such as CC
-and LM_PLUGINS before we read them. But a YAML file may be a stranger's, since `./configs` of the
+all that is below them, makes log handlers of any class, sets environment variables such as CC and
+LM_PLUGINS before we read them, and gives the jobs of a sweep whatever overrides a file lists as its
+own or the sweeper's. But a YAML file may be a stranger's, since `./configs` of the
 working directory joins the search path. So nothing of this is taken from a file; what the command
 line itself says is the user's own.
 """
@@ -27,12 +28,15 @@ def check_hydra(hydra: DictConfig, overrides: Sequence[str]) -> None:
     """Refuse what would run code.
 
     Args:
-        overrides: the command line's.
+        overrides: those that it was composed with.
 
     Raises:
         ConfigError: naming the key.
     """
     content: dict[str, Any] = OmegaConf.to_container(hydra, resolve=False)  # type: ignore[assignment]
+    listed = content["overrides"]
+    if sorted([*listed["hydra"], *listed["task"]]) != sorted(overrides):
+        raise _refusal("hydra.overrides")
     if content.get("callbacks"):
         raise _refusal("hydra.callbacks")
     for name in ("job_logging", "hydra_logging"):
@@ -43,6 +47,9 @@ def check_hydra(hydra: DictConfig, overrides: Sequence[str]) -> None:
     for variable in content["job"]["env_set"]:
         if not given & {_VARIABLES, f"{_VARIABLES}.{variable}"}:
             raise _refusal(f"{_VARIABLES}.{variable}")
+    for key in _keys(content["sweeper"]):  # overrides of each job
+        if key_of(key).startswith("hydra"):
+            raise _refusal(f"hydra.sweeper: {key}")
     registered = set(_registered_targets())
     for key, value in _leaves(content, "hydra"):
         plugin = key.split(".")[1] in _PLUGINS
@@ -69,6 +76,14 @@ def _leaves(tree: Any, name: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{name}.{k}")
     else:
         yield name, tree
+
+
+def _keys(tree: Any) -> Iterator[str]:
+    """The keys of all mappings."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield str(key)
+            yield from _keys(value)
 
 
 def _registered_targets() -> Iterator[str]:

@@ -38,7 +38,7 @@ def read_file(path: Path, limit: int) -> bytes:
     """
     try:
         if path.is_symlink() or not path.is_file():
-            raise CheckpointError(f"{path} is missing", REMEDY)
+            raise CheckpointError(f"{path} is missing or no plain file", REMEDY)
         with path.open("rb") as file:
             content = file.read(limit + 1)
     except OSError as error:
