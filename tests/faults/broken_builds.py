@@ -11,9 +11,6 @@ from typing import Any
 
 from pytest import MonkeyPatch  # noqa: PT013
 
-VARIABLE = "LM_TEST_BROKEN_BUILD"
-"""Names the build that a child process breaks."""
-
 
 @dataclass(frozen=True, slots=True)
 class Build:
@@ -93,6 +90,6 @@ BUILDS: dict[str, Build] = {
 }
 
 
-def take_out(name: str, patch: MonkeyPatch) -> None:
-    """Break this process's `lm`."""
-    BUILDS[name].take_out(patch)
+def take_out_here(name: str) -> None:
+    """Break this process's `lm`, for good."""
+    BUILDS[name].take_out(MonkeyPatch())

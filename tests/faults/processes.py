@@ -14,13 +14,12 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import broken_builds
-from pytest import MonkeyPatch  # noqa: PT013
-
 _server = get_context("forkserver")
 _server.set_forkserver_preload(["lm.commands.train", "lm.commands.evaluate", "lm.cli.launch"])
 
 TIMEOUT = 120.0
+BROKEN_BUILD = "LM_TEST_BROKEN_BUILD"
+"""Names an environment variable: the build of `broken_builds` that a process is to be."""
 
 
 class Child:
@@ -91,9 +90,10 @@ def _call(
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    broken = environment.get(broken_builds.VARIABLE)
-    if broken is not None:
-        broken_builds.take_out(broken, MonkeyPatch())
+    if BROKEN_BUILD in environment:
+        import broken_builds  # with pytest, which takes its time to import
+
+        broken_builds.take_out_here(environment[BROKEN_BUILD])
     sys.exit(function(*arguments))
 
 

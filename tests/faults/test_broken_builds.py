@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-from broken_builds import BUILDS, VARIABLE, take_out
+from broken_builds import BUILDS
 from campaign import carry_out
+from processes import BROKEN_BUILD
 from rows import ROWS
 from stranger import good_run
 from trials import ONLY
@@ -16,7 +17,7 @@ def test_a_broken_build_is_noticed(
 ) -> None:
     build = BUILDS[name]
     good_run()  # by an lm in order
-    monkeypatch.setenv(VARIABLE, name)
+    monkeypatch.setenv(BROKEN_BUILD, name)
     monkeypatch.setenv(ONLY, build.only)
-    take_out(name, monkeypatch)
+    build.take_out(monkeypatch)  # what a row does in this process itself
     assert carry_out(ROWS[build.row], tmp_path, build.times).failures
