@@ -106,7 +106,7 @@ def test_bpe_has_every_byte_and_merges_the_commonest_parts(bpe: BpeTokenizer) ->
 def test_a_safe_cut_changes_no_token(bpe: BpeTokenizer, text: str) -> None:
     raw = text.encode()
     char = CharTokenizer("".join(sorted(set(text))), min_count=1)
-    word = WordTokenizer([*sorted({*raw.split()} - {b"<eos>"}), b"<eos>", b"?"], b"?", 1)
+    word = WordTokenizer([*sorted({*raw.split()} - {b"<eos>", b"?"}), b"<eos>", b"?"], b"?", 1)
     tokenizers: list[Tokenizer] = [ByteTokenizer(), char, word, bpe]
     for tokenizer in tokenizers:
         whole = tokenizer.encode(raw).tolist()
