@@ -10,7 +10,6 @@ import logging
 import os
 import platform
 import secrets
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -26,7 +25,7 @@ from lm.checkpoint import CheckpointFolder
 from lm.errors import CheckpointError, LmError, Stopped, StorageError
 from lm.runtime.device import cpu_name
 from lm.runtime.files import storage_errors, write_atomically
-from lm.runtime.lock import try_lock
+from lm.runtime.ownership import owning
 
 _MAX_DIFF = 1 << 20
 
@@ -91,28 +90,15 @@ class RunDirectory:
 
     @contextmanager
     def owned(self) -> Iterator[None]:
-        """Hold the directory's lock, the operating system's, which ends with the process.
+        """Hold the directory's lock.
 
         Raises:
-            StorageError: a living process owns it; names the owner.
+            StorageError: a living process has it, which is named.
         """
-        with storage_errors(f"lock {self.path}"):
-            lock = (self.path / "lock").open("a+", encoding="utf-8")
-        with lock:
-            if not try_lock(lock.fileno()):
-                lock.seek(0)
-                owner = lock.read(200).strip() or "another process"
-                raise StorageError(
-                    f"{self.path} is in use by {owner}",
-                    "Wait for that run, stop it, or start a new one.",
-                )
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-            lock.flush()
+        with owning(self.path / "lock"):
             # Whoever died while saving is gone now that the lock is ours.
             self.checkpoints.open_for_writing()
             yield
-            lock.truncate(0)
 
     def describe(self, config: str, overrides: list[str], machine: dict[str, Any]) -> None:
         """Write what the run was started with."""
@@ -155,7 +141,8 @@ class RunDirectory:
     def logging(self) -> Iterator[None]:
         """Send `lm`'s log to `train.log`, and past the progress bar to the terminal."""
         logger = logging.getLogger("lm")
-        file = logging.FileHandler(self.path / "train.log", encoding="utf-8")
+        with storage_errors(f"write {self.path / 'train.log'}"):
+            file = _LogFile(self.path / "train.log", encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(file)
         try:
@@ -163,6 +150,15 @@ class RunDirectory:
         finally:
             logger.removeHandler(file)
             file.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A log that a full disk does not bring down; the terminal has its lines too."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, the library's name
+        """Say nothing of a line that the disk did not take."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
 
 
 class ConsoleHandler(logging.Handler):

@@ -1,5 +1,6 @@
 """All rows of the campaign, by importing the modules that enter them."""
 
+import rows_disk  # noqa: F401
 import rows_kill  # noqa: F401
 from campaign import ROWS
 
