@@ -4,9 +4,11 @@ A row of the plan is a generator that does its fault again and again and yields 
 time. The tests run few repetitions, `scripts/fault_campaign.py` as many as the plan asks for.
 """
 
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -111,6 +113,25 @@ def row(
         return attack
 
     return enter
+
+
+@contextmanager
+def log_lines() -> Iterator[list[str]]:
+    """What `lm` logs meanwhile, which is shown nowhere else."""
+    logger, lines = logging.getLogger("lm"), list[str]()
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    handler, propagate = Collector(), logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
 
 
 def carry_out(entry: Row, folder: Path, times: int, seed: int = 1) -> Tally:

@@ -1,7 +1,9 @@
 """All rows of the campaign, by importing the modules that enter them."""
 
+import rows_corruption  # noqa: F401
 import rows_disk  # noqa: F401
 import rows_kill  # noqa: F401
+import rows_resume  # noqa: F401
 from campaign import ROWS
 
 __all__ = ["ROWS"]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from campaign import Figure, Finding, Trial, row
+from campaign import Figure, Finding, Trial, log_lines, row
 from checkpoints import KEEP, example, saved
 from failing_disk import FailingDisk
 from power import crash_states
@@ -46,7 +46,7 @@ def _failed_save(disk: FailingDisk, folder: Path, change: int, number: int) -> F
     ok = (
         _two_lines(found, 6)
         and newest in ("step-000000002", "step-000000003")
-        and sum(map(verifies, checkpoints.newest_first())) >= KEEP
+        and _count_good(checkpoints) >= KEEP
         and not debris
     )
     what = f"errno {number} from change {change}: exit {found['code']}, {newest}, {debris}"
@@ -126,7 +126,8 @@ def _materialise(place: Path, content: dict[str, bytes | None]) -> None:
 
 def _newest_step(checkpoints: CheckpointFolder) -> int:
     try:
-        step = checkpoints.newest_good()[1].state["progress"]["step"]
+        with log_lines():
+            step = checkpoints.newest_good()[1].state["progress"]["step"]
     except LmError:
         return 0
     assert isinstance(step, int)
@@ -149,8 +150,9 @@ def retention_under_failures(trial: Trial) -> Iterator[Finding]:
             what = trial.draws.choice(["fails", "not finite", "good", "good", "damage"])
             if what == "damage":
                 least = min(least, _damage_one(trial, checkpoints))
-            _try_to_save(checkpoints, step, what)
-            good = sum(map(verifies, checkpoints.newest_first()))
+            with log_lines():
+                _try_to_save(checkpoints, step, what)
+            good = _count_good(checkpoints)
             least = KEEP if good >= KEEP else least
             yield Finding(good >= least, f"{k}: step {step} {what}: {good} verify")
 
@@ -159,7 +161,12 @@ def _damage_one(trial: Trial, checkpoints: CheckpointFolder) -> int:
     """Damage a checkpoint; how many are left that verify."""
     victim = trial.draws.choice(checkpoints.newest_first())
     (victim / "state.json").write_text("{}")
-    return sum(map(verifies, checkpoints.newest_first()))
+    return _count_good(checkpoints)
+
+
+def _count_good(checkpoints: CheckpointFolder) -> int:
+    with log_lines():  # of those that do not verify
+        return sum(map(verifies, checkpoints.newest_first()))
 
 
 def _try_to_save(checkpoints: CheckpointFolder, step: int, what: str) -> None:
