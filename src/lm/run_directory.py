@@ -24,7 +24,7 @@ from tqdm import tqdm
 from lm.checkpoint import CheckpointFolder
 from lm.errors import CheckpointError, LmError, Stopped, StorageError
 from lm.runtime.device import cpu_name
-from lm.runtime.files import storage_errors, write_atomically
+from lm.runtime.files import restore_interrupted, storage_errors, write_atomically
 from lm.runtime.ownership import owning
 
 _MAX_DIFF = 1 << 20
@@ -96,7 +96,8 @@ class RunDirectory:
             StorageError: a living process has it, which is named.
         """
         with owning(self.path / "lock"):
-            # Whoever died while saving is gone now that the lock is ours.
+            # Whoever died while writing is gone now that the lock is ours.
+            restore_interrupted(self.path)
             self.checkpoints.open_for_writing()
             yield
 

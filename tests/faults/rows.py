@@ -3,7 +3,9 @@
 import rows_corruption  # noqa: F401
 import rows_disk  # noqa: F401
 import rows_kill  # noqa: F401
+import rows_numbers  # noqa: F401
 import rows_resume  # noqa: F401
+import rows_signals  # noqa: F401
 from campaign import ROWS
 
 __all__ = ["ROWS"]

@@ -163,7 +163,7 @@ def _in_use(lock: Path, owner: object, remedy: str) -> StorageError:
 
 def _age(lock: Path) -> float:
     """Seconds since the owner last touched the file, by the file system's own clock."""
-    probe = lock.with_name(f".clock.{uuid.uuid4().hex[:8]}")
+    probe = lock.with_name(f".put-clock-{uuid.uuid4().hex[:8]}")
     with storage_errors(f"write {lock.parent}"):
         try:
             probe.touch()
