@@ -10,8 +10,10 @@ import logging
 import os
 import platform
 import secrets
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -60,22 +62,48 @@ class RunDirectory:
 
     @staticmethod
     def check_place(parent: Path, field: str = "runs") -> None:
-        """Find out before any work whether files can be written below `parent`.
+        """Find out before any work whether files can be written below `parent`, by writing one.
 
         Args:
             field: what the user can set to choose another place.
 
         Raises:
-            StorageError: it is a file, or read-only.
+            StorageError: it is a file, read-only or full.
         """
-        place = parent
-        while not place.exists() and place != place.parent:
-            place = place.parent
-        if not place.is_dir() or not os.access(place, os.W_OK):
+        place = _nearest(parent)
+        try:
+            with tempfile.TemporaryFile(dir=place) as file:
+                file.write(b"x")
+        except OSError as error:
             raise StorageError(
-                f"cannot create {parent}: {place} is not a writable folder",
+                f"cannot create {parent}: {place} is not a writable folder ({error.strerror})",
                 f"Choose another folder with {field}=.",
+            ) from error
+
+    @staticmethod
+    def check_room(parent: Path, weights: int, keep: int) -> None:
+        """Find out before training whether checkpoints will fit.
+
+        Args:
+            weights: bytes of the parameters, which every checkpoint has at least.
+            keep: how many are kept besides the best and the one that is being written.
+
+        Raises:
+            StorageError: not even one fits.
+        """
+        free = shutil.disk_usage(_nearest(parent)).free
+        if free < weights:
+            raise StorageError(
+                f"a checkpoint has at least {weights:,} bytes, {parent} has room for {free:,}",
+                "Free some space on that disk, or choose another folder with runs=.",
             )
+        # Most optimisers keep one or two numbers a parameter.
+        likely = 3 * weights * (keep + 2)
+        if free < likely:
+            log.warning(
+                "checkpoints may take %s bytes in all, %s has room for %s",
+                f"{likely:,}", parent, f"{free:,}",
+            )  # fmt: skip
 
     @classmethod
     def open(cls, path: Path) -> "RunDirectory":
@@ -160,6 +188,13 @@ class _LogFile(logging.FileHandler):
         """Say nothing of a line that the disk did not take."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
+
+
+def _nearest(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
 
 
 class ConsoleHandler(logging.Handler):

@@ -88,6 +88,8 @@ def assemble(start: Start, held: ExitStack, stop: StopFlag) -> Trainer:
     limits = Limits.of(config.trainer, windows)
     schedule = config.schedule.build(total_steps=limits.total_steps, epoch_of=windows.epoch_of)
     directory = start.directory
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    RunDirectory.check_room(Path(config.runs), weights, config.trainer.keep)
     if directory is None:
         directory = RunDirectory.create(Path(config.runs) / config.name, job_directory())
         held.enter_context(directory.owned())
