@@ -95,11 +95,16 @@ def _finite(tensor: Tensor) -> bool:
 
 def detached(checkpoint: Checkpoint) -> Checkpoint:
     """A copy in host memory that training does not write to."""
-    copies = {
-        part: {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}
-        for part, tensors in (("model", checkpoint.model), ("training", checkpoint.training))
-    }
-    return replace(checkpoint, **copies, state=deepcopy(checkpoint.state))
+
+    def copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}
+
+    return replace(
+        checkpoint,
+        model=copies(checkpoint.model),
+        training=copies(checkpoint.training),
+        state=deepcopy(checkpoint.state),
+    )
 
 
 def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
@@ -216,7 +221,7 @@ class CheckpointFolder:
             restore_interrupted(self.path)
 
     def save(self, step: int, checkpoint: Checkpoint, *, best: bool, keep: int) -> Path:
-        """Write `step-…`, move the pointers, and drop all but the newest `keep` good and the best."""
+        """Write `step-…`, move the pointers, and drop all but the newest `keep` and the best."""
         folder = self.path / f"step-{step:09d}"
         write(folder, checkpoint)
         with storage_errors(f"save {folder}"):

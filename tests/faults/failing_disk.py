@@ -1,4 +1,4 @@
-"""A disk that fails at a chosen change: a process under a library that stands before the C library's.
+"""A disk that fails at a chosen change: a process under a library that stands before C's own.
 
 Run as a program, it does what its argument says once for each number on standard input, in a
 process of its own each, and answers with one line of JSON.
@@ -135,9 +135,7 @@ def _in_a_process(
     return found
 
 
-def _armed(
-    action: Callable[[Path], int], folder: str, change: int, number: int
-) -> dict[str, Any]:
+def _armed(action: Callable[[Path], int], folder: str, change: int, number: int) -> dict[str, Any]:
     library = ctypes.CDLL(None)
     library.failing_disk_disarm.restype = ctypes.c_long
     library.failing_disk_arm.argtypes = (ctypes.c_char_p, ctypes.c_long, ctypes.c_int)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pytest import MonkeyPatch
+import pytest
 
 Entries = dict[str, int]
 State = tuple[str, int, dict[str, bytes | None]]
@@ -130,7 +130,7 @@ def crash_states(root: Path, action: Callable[[], Any]) -> Iterator[State]:
 
     from lm.checkpoint import CheckpointFolder
 
-    with MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", fsync)
         for owner, name in ((Path, "rename"), (Path, "replace"), (Path, "mkdir"), (Path, "unlink"),
                             (shutil, "rmtree")):  # fmt: skip

@@ -6,6 +6,6 @@ import rows_kill  # noqa: F401
 import rows_numbers  # noqa: F401
 import rows_resume  # noqa: F401
 import rows_signals  # noqa: F401
-from campaign import ROWS
+from fault_plan import ROWS
 
 __all__ = ["ROWS"]

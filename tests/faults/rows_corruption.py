@@ -6,8 +6,8 @@ from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
 
-from campaign import Figure, Finding, Trial, log_lines, row
 from checkpoints import FILES, saved
+from fault_plan import Figure, Finding, Trial, log_lines, row
 from small_run import directory, train, workplace
 
 from lm.checkpoint import CheckpointFolder
@@ -56,9 +56,7 @@ def a_truncated_file(trial: Trial) -> Iterator[Finding]:
         yield _damaged(checkpoints, name, None, f"{name} deleted")
 
 
-def _damaged(
-    checkpoints: CheckpointFolder, name: str, damage: Damage | None, what: str
-) -> Finding:
+def _damaged(checkpoints: CheckpointFolder, name: str, damage: Damage | None, what: str) -> Finding:
     """Damage a file of step 2, look for a good checkpoint, and put the file back."""
     path = checkpoints.path / "step-000000002" / name
     content = path.read_bytes()

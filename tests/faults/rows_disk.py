@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from campaign import Figure, Finding, Trial, log_lines, row
 from checkpoints import KEEP, example, saved
 from failing_disk import FailingDisk
+from fault_plan import Figure, Finding, Trial, log_lines, row
 from power import crash_states
 from small_run import directory, outcome, resume, saved_step, train, workplace
 
@@ -62,7 +62,7 @@ def _two_lines(found: dict[str, object], code: int) -> bool:
 @row(
     "C4b",
     "the disk is full from a random change of a whole run on",
-    "exit 6 and two lines; the run goes on from its newest checkpoint once there is room; identical",
+    "exit 6 and two lines; once there is room the run goes on from its newest checkpoint, exactly",
     Figure.resume,
     few=2,
     full=50,

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from campaign import Figure, Finding, Trial, log_lines, row
 from checkpoints import KEEP, example
+from fault_plan import Figure, Finding, Trial, log_lines, row
 from processes import Child, until
 from small_run import (
     SAVE_EVERY,

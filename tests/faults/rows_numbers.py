@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr
 from io import StringIO
 
+import pytest
 import torch
-from campaign import Figure, Finding, Trial, log_lines, row
+from fault_plan import Figure, Finding, Trial, log_lines, row
 from harness import Recipe
-from pytest import MonkeyPatch
 from small_run import RECIPE, directory, workplace
 from torch import Tensor
 
@@ -26,7 +26,7 @@ RATES = {"sgd": 0.1, "adadelta": 1.0, "asgd": 0.1, "muon": 0.02}
 Spoil = Callable[[TrainStep, int], float]
 
 
-def spoiled(patch: MonkeyPatch, factor: Spoil) -> None:
+def spoiled(patch: pytest.MonkeyPatch, factor: Spoil) -> None:
     """Multiply the gradients of each step; the objective too where the factor is not finite."""
     whole = TrainStep._accumulate
 
@@ -72,7 +72,7 @@ def _one_bad_step(recipe: Recipe, name: str, value: float, bad: int = 6) -> Find
         whole(self, *window)  # type: ignore[arg-type]
 
     kept: list[Trainer] = []
-    with MonkeyPatch.context() as patch, log_lines():
+    with pytest.MonkeyPatch.context() as patch, log_lines():
         spoiled(patch, lambda step, k: value if k == bad else 1.0)
         patch.setattr(Trainer, "train", train)
         recipe.run("run", spoil=kept.append)
@@ -106,7 +106,7 @@ def bad_steps_in_a_row(trial: Trial) -> Iterator[Finding]:
         for k in range(trial.times):
             first = trial.draws.randrange(10, 60)
             said = StringIO()
-            with MonkeyPatch.context() as patch, redirect_stderr(said), log_lines():
+            with pytest.MonkeyPatch.context() as patch, redirect_stderr(said), log_lines():
                 spoiled(patch, lambda step, k, first=first: math.nan if k >= first else 1.0)
                 code = main(["train", *RECIPE, f"name={k}", "trainer.max_bad_steps=5"])
             run = directory(str(k))
@@ -161,7 +161,7 @@ def _clipped_update(name: str, scale: float) -> Tensor:
 
 def _unclipped(recipe: Recipe, name: str, bad: int = 6) -> Finding:
     kept: list[Trainer] = []
-    with MonkeyPatch.context() as patch, log_lines():
+    with pytest.MonkeyPatch.context() as patch, log_lines():
         # The factor, not the gradient, is 1e22: gradients of a small model are about 0.01.
         spoiled(patch, lambda step, k: 1e22 if k == bad else 1.0)
         recipe.run("run", spoil=kept.append)
@@ -195,7 +195,7 @@ def spikes(trial: Trial) -> Iterator[Finding]:
 
 def _spikes(recipe: Recipe, sizes: dict[int, float], expected: int) -> Finding:
     kept: list[Trainer] = []
-    with MonkeyPatch.context() as patch, log_lines():
+    with pytest.MonkeyPatch.context() as patch, log_lines():
         spoiled(patch, lambda step, k: sizes.get(k, 1.0))
         recipe.run("run", spoil=kept.append)
     skipped = int(kept[0].statistics.sums["skipped"])

@@ -1,13 +1,14 @@
 """Rows of runs that are stopped and resumed in one process: R1, R5 to R9, R11."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 
-from campaign import Figure, Finding, Trial, row
+import pytest
+from fault_plan import Figure, Finding, Trial, row
 from harness import Recipe
-from pytest import MonkeyPatch
 
-from lm.data.streams import Streams, Window
+from lm.data.streams import Window
 from lm.optim import OPTIMIZERS, SCHEDULES
 from lm.optim.base import Optimizers
 from lm.runtime.randomness import Noise
@@ -101,7 +102,7 @@ FORGOTTEN = (forget_state, forget_position, forget_schedule, forget_optimizer, f
 def states_left_out(trial: Trial) -> Iterator[Finding]:
     expected = Recipe(trial.place("straight")).run("straight")
     for spoil in FORGOTTEN:
-        with MonkeyPatch.context() as patch:
+        with pytest.MonkeyPatch.context() as patch:
             patch.setattr(step_module, "Noise", Noise)  # put back what a spoiler replaces
             noticed = interrupted(Recipe(trial.place(spoil.__name__)), [7], spoil) != expected
         yield Finding(noticed, f"{spoil.__name__} went unnoticed")
@@ -121,13 +122,11 @@ def resumed_within_an_epoch(trial: Trial) -> Iterator[Finding]:
         per_epoch = recipe.build("probe").streams.windows_per_epoch
         assert per_epoch > 7, "no room for five stops in an epoch"
         recipe.steps = per_epoch + 3
-        expected, straight = _with_positions(lambda recipe=recipe: recipe.run("straight"))
-        stops = sorted(trial.draws.sample(range(1, per_epoch), 5))
-        found, seen = _with_positions(
-            lambda recipe=recipe, stops=stops: interrupted(recipe, [*stops, per_epoch])
-        )
+        stops = [*sorted(trial.draws.sample(range(1, per_epoch), 5)), per_epoch]
+        expected, straight = _with_positions(partial(recipe.run, "straight"))
+        found, seen = _with_positions(partial(interrupted, recipe, stops))
         once = seen == straight and len(set(seen[:per_epoch])) == per_epoch
-        yield Finding(found == expected and once, f"stops at {stops} and {per_epoch}: {seen}")
+        yield Finding(found == expected and once, f"stops at {stops}: {seen}")
 
 
 def _with_positions(action: Callable[[], str]) -> tuple[str, list[int]]:
@@ -139,7 +138,7 @@ def _with_positions(action: Callable[[], str]) -> tuple[str, list[int]]:
         seen.append(self.progress.position)
         whole(self, window)
 
-    with MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "train", train)
         return action(), seen
 
@@ -181,8 +180,8 @@ def optimizers_and_schedules(trial: Trial) -> Iterator[Finding]:
             optim=OPTIMIZERS[optimizer](lr=RATES.get(optimizer, 0.01)),
             schedule=SCHEDULES[schedule](),
         )
-        expected, rates = _with_rates(lambda recipe=recipe: recipe.run("straight"))
-        found, same = _with_rates(lambda recipe=recipe: interrupted(recipe, [5, 9]))
+        expected, rates = _with_rates(partial(recipe.run, "straight"))
+        found, same = _with_rates(partial(interrupted, recipe, [5, 9]))
         yield Finding(found == expected and rates == same, f"{optimizer}, {schedule}: {same}")
 
 
@@ -195,7 +194,7 @@ def _with_rates(action: Callable[[], str]) -> tuple[str, list[float]]:
         rates.append(self.lr)
         whole(self, *arguments)  # type: ignore[arg-type]
 
-    with MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Optimizers, "step", step)
         return action(), rates
 

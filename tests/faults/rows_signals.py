@@ -4,7 +4,7 @@ import signal
 import time
 from collections.abc import Iterator
 
-from campaign import Figure, Finding, Trial, row
+from fault_plan import Figure, Finding, Trial, row
 from processes import Child, until
 from rows_kill import BACKGROUND, recovered, whole_run
 from small_run import directory, train, workplace

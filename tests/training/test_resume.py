@@ -9,11 +9,9 @@ from harness import Recipe
 
 from lm.data.corpus import Unit
 from lm.errors import CheckpointError
-from lm.optim import OPTIMIZERS, SCHEDULES
+from lm.optim import OPTIMIZERS
 from lm.runtime.choices import Choices
 from lm.runtime.compute import Kernels, Precision
-from lm.runtime.randomness import Noise
-from lm.training import step as step_module
 from lm.training.loop import Trainer
 
 NATIVE = ("rnn", "lstm", "gru")

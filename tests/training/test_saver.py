@@ -102,6 +102,12 @@ def test_a_weight_that_is_not_finite_is_refused_there_too(folder: Slow) -> None:
         saver.wait()
 
 
+def save_and_raise(saver: Saver, step: int, error: BaseException) -> None:
+    with saver.finishing():
+        saver.save(step, checkpoint(step), best=False)
+        raise error
+
+
 def test_a_run_that_ends_waits_and_a_run_that_fails_keeps_its_own_error(folder: Slow) -> None:
     saver = Saver(folder, keep=2, background=True)
     folder.let.set()
@@ -109,17 +115,15 @@ def test_a_run_that_ends_waits_and_a_run_that_fails_keeps_its_own_error(folder: 
         saver.save(1, checkpoint(1), best=False)
     assert folder.find("last").name == "step-000000001"
     folder.error = StorageError("the disk is full")
-    with pytest.raises(ZeroDivisionError), saver.finishing():
-        saver.save(2, checkpoint(2), best=False)
-        raise ZeroDivisionError
+    with pytest.raises(ZeroDivisionError):
+        save_and_raise(saver, 2, ZeroDivisionError())
     with pytest.raises(StorageError), saver.finishing():
         saver.save(3, checkpoint(3), best=False)
 
 
 def test_the_second_signal_waits_for_nothing(folder: Slow) -> None:
     saver = Saver(folder, keep=2, background=True)
-    with pytest.raises(KeyboardInterrupt), saver.finishing():
-        saver.save(1, checkpoint(1), best=False)
-        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt):
+        save_and_raise(saver, 1, KeyboardInterrupt())
     folder.let.set()
     saver.wait()
