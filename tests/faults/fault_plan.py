@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from lm.errors import LmError
+
 
 class Figure(Enum):
     """What the repetitions of a row are published as."""
@@ -135,9 +137,13 @@ def log_lines() -> Iterator[list[str]]:
 
 
 def carry_out(entry: Row, folder: Path, times: int, seed: int = 1) -> Tally:
-    """Do a row's fault `times` times."""
+    """Do a row's fault `times` times; an error that it did not expect is a failure, and its last."""
     started = time.perf_counter()
     trial = Trial(folder, times, random.Random(f"{seed} {entry.key}"))
-    findings = tuple(entry.attack(trial))
+    findings = []
+    try:
+        findings.extend(entry.attack(trial))
+    except LmError as error:
+        findings.append(Finding(False, f"{type(error).__name__}: {error}"))
     assert findings, f"{entry.key} found nothing"
-    return Tally(entry, findings, time.perf_counter() - started)
+    return Tally(entry, tuple(findings), time.perf_counter() - started)

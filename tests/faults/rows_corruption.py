@@ -6,7 +6,7 @@ from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
 
-from checkpoints import FILES, saved
+from checkpoints import FILES, example, saved
 from fault_plan import Figure, Finding, Trial, log_lines, row
 from small_run import directory, train, workplace
 
@@ -65,9 +65,10 @@ def _damaged(checkpoints: CheckpointFolder, name: str, damage: Damage | None, wh
     else:
         path.write_bytes(damage(content))
     with log_lines() as said:
-        found = checkpoints.newest_good()[1].state["progress"]["step"]
+        found = checkpoints.newest_good()[1].state
     path.write_bytes(content)
-    return Finding(found == 1 and "step-000000002" in str(said), f"{what}: step {found}")
+    ok = found == example(1).state and "step-000000002" in str(said)
+    return Finding(ok, f"{what}: {found}, {said}")
 
 
 @row(

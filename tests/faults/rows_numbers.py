@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lm.checkpoint import CheckpointFolder
 from lm.cli import main
+from lm.models.base import State
 from lm.optim import OPTIMIZERS, SCHEDULES
 from lm.optim.clipping import ClipConfig, clip_gradients
 from lm.optim.outliers import OutlierConfig
@@ -27,17 +28,20 @@ Spoil = Callable[[TrainStep, int], float]
 
 
 def spoiled(patch: pytest.MonkeyPatch, factor: Spoil) -> None:
-    """Multiply the gradients of each step; the objective too where the factor is not finite."""
+    """Multiply the gradients of each step; all that it gives where the factor is not finite."""
     whole = TrainStep._accumulate
 
-    def accumulate(self: TrainStep, *window: object) -> tuple[Tensor, Tensor, object]:
+    def accumulate(self: TrainStep, *window: object) -> tuple[Tensor, Tensor, State]:
         objective, nats, after = whole(self, *window)  # type: ignore[arg-type]
         (noise,) = (argument for argument in window if isinstance(argument, Noise))
         by = factor(self, noise.step)
         for parameter in self.parameters.values():
             if parameter.grad is not None and by != 1:
                 parameter.grad *= by
-        return (objective, nats, after) if math.isfinite(by) else (objective * by, nats * by, after)
+        if math.isfinite(by):
+            return objective, nats, after
+        spoiled = [{name: tensor * by for name, tensor in layer.items()} for layer in after]
+        return objective * by, nats * by, spoiled
 
     patch.setattr(TrainStep, "_accumulate", accumulate)
 
