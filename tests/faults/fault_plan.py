@@ -137,7 +137,7 @@ def log_lines() -> Iterator[list[str]]:
 
 
 def carry_out(entry: Row, folder: Path, times: int, seed: int = 1) -> Tally:
-    """Do a row's fault `times` times; an error that it did not expect is a failure, and its last."""
+    """Do a row's fault `times` times; an error that it did not expect is a failure, its last."""
     started = time.perf_counter()
     trial = Trial(folder, times, random.Random(f"{seed} {entry.key}"))
     findings = []

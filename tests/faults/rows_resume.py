@@ -1,13 +1,18 @@
 """Rows of runs that are stopped and resumed in one process: R1, R5 to R9, R11."""
 
+import shutil
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stderr
 from functools import partial
+from io import StringIO
 from itertools import product
 
 import pytest
-from fault_plan import Figure, Finding, Trial, row
+from fault_plan import Figure, Finding, Trial, log_lines, row
 from harness import Recipe
+from small_run import RECIPE, directory, outcome, workplace
 
+from lm.cli import main
 from lm.data.streams import Window
 from lm.optim import OPTIMIZERS, SCHEDULES
 from lm.optim.base import Optimizers
@@ -197,6 +202,39 @@ def _with_rates(action: Callable[[], str]) -> tuple[str, list[float]]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Optimizers, "step", step)
         return action(), rates
+
+
+CHANGES = (
+    "trainer.accumulate=2", "runtime.precision=fp32", "runtime.precision=bf16", "runtime.threads=2",
+    "runtime.kernels=reference", "runtime.deterministic=true", "trainer.batch_size=8",
+    "trainer.window=8", "optim=sgd", "optim.lr=0.02", "model.dropout.output=0.1", "seed=2",
+    "trainer.valid_every=20", "trainer.clip.norm=1", "schedule=constant", "tokenizer=char",
+)  # fmt: skip
+
+
+@row(
+    "R9",
+    "resume with another accumulation, precision, thread count, optimiser and so on",
+    "refused with exit 2, or identical, or said to be not bit-exact",
+    Figure.resume,
+    few=3,
+    full=len(CHANGES),
+)
+def changed_on_resume(trial: Trial) -> Iterator[Finding]:
+    with workplace(trial.folder), log_lines(), redirect_stderr(StringIO()):
+        assert main(["train", *RECIPE, "name=whole", "trainer.max_steps=60"]) == 0
+        assert main(["train", *RECIPE, "name=half", "trainer.max_steps=30"]) == 0
+        whole, half = directory("whole"), directory("half")
+        assert whole is not None
+        assert half is not None
+        for k, change in enumerate(trial.draws.sample(CHANGES, trial.times)):
+            run = trial.folder / str(k)
+            shutil.copytree(half, run)
+            with log_lines() as said:
+                code = main(["train", f"resume={run}", "trainer.max_steps=60", change])
+            exact = not code and outcome(run) == outcome(whole)
+            told = any("not bit-exact" in line for line in said)
+            yield Finding(code == 2 or exact or told, f"{change}: exit {code}, exact {exact}")
 
 
 @row(
