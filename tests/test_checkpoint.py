@@ -68,7 +68,7 @@ def test_a_manifest_may_not_point_outside_the_checkpoint(tmp_path: Path) -> None
     path = tmp_path / "c" / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["files"]["../c/state.json"] = manifest["files"]["state.json"]
-    path.write_text(json.dumps(manifest))
+    path.write_text(json.dumps(manifest, indent=1))
     with pytest.raises(CheckpointError, match="does not list the files"):
         verify(tmp_path / "c")
 

@@ -3,9 +3,11 @@
 import copy
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -287,6 +289,20 @@ def test_a_directory_in_use_is_refused_and_names_its_owner(
     # What a killed process leaves is no lock: the system's ended with it.
     (run / "lock").write_text("process 1 on another-machine")
     assert main(again) == 0
+
+
+def test_a_disk_without_room_for_a_checkpoint_is_found_before_training(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    defaults = [item for item in SMALL if not item.startswith("trainer.max_steps")]
+    before = tree()
+    assert main(["train", *defaults, "trainer.max_steps=1"]) == 6
+    assert "a checkpoint has at least" in error(capsys)
+    assert tree() == before
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=40_000))
+    train("trainer.max_steps=1")
+    assert "checkpoints may take" in capsys.readouterr().err
 
 
 def test_a_save_that_died_between_its_renames_is_repaired_on_resume() -> None:

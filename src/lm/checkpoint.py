@@ -12,13 +12,16 @@ checkpoints/last, checkpoints/best      text files that name one of the folders
 
 import json
 import logging
+import os
 import re
 import shutil
-from dataclasses import dataclass
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -47,6 +50,7 @@ _MAX_CONFIG = 1 << 20
 _MAX_TOKENIZER = 128 << 20  # a million words have 10 MB in English, 70 MB in Cyrillic
 _NAME = re.compile(r"step-\d{9,}")
 _NUMBER = re.compile(r"(?:step-)?(\d+)")
+_SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
 
 log = logging.getLogger(__name__)
 
@@ -70,14 +74,14 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
         StorageError: disk full or read-only.
     """
     for name, tensor in checkpoint.model.items():
-        if not bool(torch.isfinite(tensor).all()):
+        if not _finite(tensor):
             raise NumericError(
                 f"refused to save {folder.name}: {name} is not finite",
                 "Lower optim.lr or set trainer.clip.norm, and resume from the last checkpoint.",
             )
     with storage_errors(f"save {folder}"), folder_atomically(folder) as new:
-        save_file(_storable(checkpoint.model), new / "model.safetensors")
-        save_file(_storable(checkpoint.training), new / "training.safetensors")
+        _write_tensors(checkpoint.model, new / "model.safetensors")
+        _write_tensors(checkpoint.training, new / "training.safetensors")
         (new / "state.json").write_text(json.dumps(checkpoint.state, indent=1), encoding="utf-8")
         (new / "config.yaml").write_text(checkpoint.config, encoding="utf-8")
         (new / "tokenizer.json").write_text(json.dumps(checkpoint.tokenizer), encoding="utf-8")
@@ -85,15 +89,56 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
             path.name: {"sha256": sha256(path), "bytes": path.stat().st_size}
             for path in sorted(new.iterdir())
         }
-        manifest = {"format": FORMAT, "files": files}
-        (new / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        manifest = _canonical({"format": FORMAT, "files": files})
+        (new / MANIFEST).write_text(manifest, encoding="utf-8")
         for path in new.iterdir():
             sync(path)
 
 
+def _finite(tensor: Tensor) -> bool:
+    """Every element is finite: the extremes are, for a NaN is both of them."""
+    if not tensor.numel() or not tensor.is_floating_point():
+        return True
+    return all(bool(torch.isfinite(extreme)) for extreme in torch.aminmax(tensor))
+
+
+def detached(checkpoint: Checkpoint) -> Checkpoint:
+    """A copy in host memory that training does not write to."""
+
+    def copies(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: t.detach().to("cpu", copy=True) for name, t in tensors.items()}
+
+    return replace(
+        checkpoint,
+        model=copies(checkpoint.model),
+        training=copies(checkpoint.training),
+        state=deepcopy(checkpoint.state),
+    )
+
+
+def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
+    """Write a safetensors file; what the library says of the system becomes an OSError again."""
+    try:
+        save_file(_storable(tensors), path)
+    except SafetensorError as error:
+        number = _SYSTEM_ERROR.search(str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+
+
 def _storable(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """On the CPU, contiguous, each with a storage of its own: what safetensors writes."""
-    return {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
+    stored: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        kept = tensor.detach().cpu().contiguous()
+        storage = kept.untyped_storage()
+        if storage.data_ptr() in seen or storage.nbytes() != kept.nbytes:
+            kept = kept.clone()
+        seen.add(kept.untyped_storage().data_ptr())
+        stored[name] = kept
+    return stored
 
 
 def read(folder: Path) -> Checkpoint:
@@ -123,6 +168,8 @@ def verify(folder: Path) -> None:
         raise CheckpointError(f"no checkpoint at {folder}", "Check the path.")
     manifest = read_json_object(folder / MANIFEST, _MAX_MANIFEST)
     _check_format(folder, manifest)
+    if _canonical(manifest) != read_text(folder / MANIFEST, _MAX_MANIFEST):
+        raise CheckpointError(f"{folder / MANIFEST} is damaged: it is not as written", REMEDY)
     files = manifest.get("files")
     if not isinstance(files, dict) or files.keys() != FILES:
         raise CheckpointError(
@@ -153,6 +200,21 @@ def _check_format(folder: Path, manifest: dict[str, Any]) -> None:
         )
 
 
+def _canonical(manifest: dict[str, Any]) -> str:
+    """The one way in which a manifest is written, so that no byte of it can change unnoticed."""
+    return json.dumps(manifest, indent=1)
+
+
+def verifies(folder: Path) -> bool:
+    """Whether `verify` passes; the log says why not."""
+    try:
+        verify(folder)
+    except CheckpointError as error:
+        log.warning("%s", error.cause)
+        return False
+    return True
+
+
 class CheckpointFolder:
     """A run's `checkpoints/` folder with its pointers and retention."""
 
@@ -172,14 +234,25 @@ class CheckpointFolder:
         with storage_errors(f"save {folder}"):
             for pointer in ("last", "best") if best else ("last",):
                 write_atomically(self.path / pointer, folder.name.encode())
-        # A later step can only be one that did not verify when this run was resumed: it must
-        # not count as the newest, or it would push out the good ones.
-        older = [old for old in self.newest_first() if _step(old) <= step]
-        kept = {self._pointer("best"), *(old.name for old in older[:keep])}
-        for old in older:
-            if old.name not in kept:
-                shutil.rmtree(old, ignore_errors=True)
+        self._retire(folder, keep)
         return folder
+
+    def _retire(self, newest: Path, keep: int) -> None:
+        """Delete what is older than the newest `keep` that verify, `newest` among them.
+
+        Each is read again first: one that was damaged since is no reason to delete a good one.
+        """
+        # A later step can only be one that did not verify when this run was resumed: it must
+        # not count, or it would push out the good ones.
+        older = [folder for folder in self.newest_first() if _step(folder) < _step(newest)]
+        verified = 1  # the newest was hashed from what was written
+        best = self._pointer("best")
+        for folder in older:
+            if verified >= keep:
+                if folder.name != best:
+                    shutil.rmtree(folder, ignore_errors=True)
+            elif verifies(folder):
+                verified += 1
 
     def newest_first(self) -> list[Path]:
         """The checkpoints by step, whatever the clock says."""

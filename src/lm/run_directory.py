@@ -10,9 +10,10 @@ import logging
 import os
 import platform
 import secrets
-import socket
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -25,8 +26,8 @@ from tqdm import tqdm
 from lm.checkpoint import CheckpointFolder
 from lm.errors import CheckpointError, LmError, Stopped, StorageError
 from lm.runtime.device import cpu_name
-from lm.runtime.files import storage_errors, write_atomically
-from lm.runtime.lock import try_lock
+from lm.runtime.files import restore_interrupted, storage_errors, write_atomically
+from lm.runtime.ownership import owning
 
 _MAX_DIFF = 1 << 20
 
@@ -61,22 +62,48 @@ class RunDirectory:
 
     @staticmethod
     def check_place(parent: Path, field: str = "runs") -> None:
-        """Find out before any work whether files can be written below `parent`.
+        """Find out before any work whether files can be written below `parent`, by writing one.
 
         Args:
             field: what the user can set to choose another place.
 
         Raises:
-            StorageError: it is a file, or read-only.
+            StorageError: it is a file, read-only or full.
         """
-        place = parent
-        while not place.exists() and place != place.parent:
-            place = place.parent
-        if not place.is_dir() or not os.access(place, os.W_OK):
+        place = _nearest(parent)
+        try:
+            with tempfile.TemporaryFile(dir=place) as file:
+                file.write(b"x")
+        except OSError as error:
             raise StorageError(
-                f"cannot create {parent}: {place} is not a writable folder",
+                f"cannot create {parent}: {place} is not a writable folder ({error.strerror})",
                 f"Choose another folder with {field}=.",
+            ) from error
+
+    @staticmethod
+    def check_room(parent: Path, weights: int, keep: int) -> None:
+        """Find out before training whether checkpoints will fit.
+
+        Args:
+            weights: bytes of the parameters, which every checkpoint has at least.
+            keep: how many are kept besides the best and the one that is being written.
+
+        Raises:
+            StorageError: not even one fits.
+        """
+        free = shutil.disk_usage(_nearest(parent)).free
+        if free < weights:
+            raise StorageError(
+                f"a checkpoint has at least {weights:,} bytes, {parent} has room for {free:,}",
+                "Free some space on that disk, or choose another folder with runs=.",
             )
+        # Most optimisers keep one or two numbers a parameter.
+        likely = 3 * weights * (keep + 2)
+        if free < likely:
+            log.warning(
+                "checkpoints may take %s bytes in all, %s has room for %s",
+                f"{likely:,}", parent, f"{free:,}",
+            )  # fmt: skip
 
     @classmethod
     def open(cls, path: Path) -> "RunDirectory":
@@ -91,28 +118,16 @@ class RunDirectory:
 
     @contextmanager
     def owned(self) -> Iterator[None]:
-        """Hold the directory's lock, the operating system's, which ends with the process.
+        """Hold the directory's lock.
 
         Raises:
-            StorageError: a living process owns it; names the owner.
+            StorageError: a living process has it, which is named.
         """
-        with storage_errors(f"lock {self.path}"):
-            lock = (self.path / "lock").open("a+", encoding="utf-8")
-        with lock:
-            if not try_lock(lock.fileno()):
-                lock.seek(0)
-                owner = lock.read(200).strip() or "another process"
-                raise StorageError(
-                    f"{self.path} is in use by {owner}",
-                    "Wait for that run, stop it, or start a new one.",
-                )
-            lock.truncate(0)
-            lock.write(f"process {os.getpid()} on {socket.gethostname()}")
-            lock.flush()
-            # Whoever died while saving is gone now that the lock is ours.
+        with owning(self.path / "lock"):
+            # Whoever died while writing is gone now that the lock is ours.
+            restore_interrupted(self.path)
             self.checkpoints.open_for_writing()
             yield
-            lock.truncate(0)
 
     def describe(self, config: str, overrides: list[str], machine: dict[str, Any]) -> None:
         """Write what the run was started with."""
@@ -155,7 +170,8 @@ class RunDirectory:
     def logging(self) -> Iterator[None]:
         """Send `lm`'s log to `train.log`, and past the progress bar to the terminal."""
         logger = logging.getLogger("lm")
-        file = logging.FileHandler(self.path / "train.log", encoding="utf-8")
+        with storage_errors(f"write {self.path / 'train.log'}"):
+            file = _LogFile(self.path / "train.log", encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(file)
         try:
@@ -163,6 +179,22 @@ class RunDirectory:
         finally:
             logger.removeHandler(file)
             file.close()
+
+
+class _LogFile(logging.FileHandler):
+    """A log that a full disk does not bring down; the terminal has its lines too."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802, the library's name
+        """Say nothing of a line that the disk did not take."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
+def _nearest(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
 
 
 class ConsoleHandler(logging.Handler):

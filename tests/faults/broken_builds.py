@@ -4,12 +4,21 @@ Rows work in processes of their own, so a build is broken by name in each proces
 """
 
 import importlib
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pytest import MonkeyPatch  # noqa: PT013
+
+from lm import checkpoint
+from lm.optim import outliers
+from lm.optim.guard import Guard
+from lm.optim.optimizers import OPTIMIZERS
+from lm.runtime import files
+from lm.training import snapshot, step
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +38,62 @@ class Build:
     times: int = 2
 
 
-def _no_manifest(patch: MonkeyPatch) -> None:
-    def believe(folder: Path) -> None:
-        return None
-
-    patch.setattr("lm.checkpoint.verify", believe)
+def without_the_recurrent_state(patch: MonkeyPatch) -> None:
+    patch.setattr(snapshot, "_recurrent_state", lambda run, progress, tensors: None)
 
 
-def _any_component(patch: MonkeyPatch) -> None:
+def without_fsync(patch: MonkeyPatch) -> None:
+    for module in (files, checkpoint):
+        patch.setattr(module, "sync", lambda path: None)
+
+
+def without_the_rename(patch: MonkeyPatch) -> None:
+    def write(folder: Path, content: checkpoint.Checkpoint) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for name, text in (("state.json", "{}"), ("config.yaml", content.config)):
+            (folder / name).write_text(text)
+            files.sync(folder / name)
+        whole(folder, content)
+
+    whole = checkpoint.write
+    patch.setattr(checkpoint, "write", write)
+
+
+def without_the_manifest_check(patch: MonkeyPatch) -> None:
+    patch.setattr(checkpoint, "verify", lambda folder: None)
+
+
+def without_looking_at_what_is_kept(patch: MonkeyPatch) -> None:
+    patch.setattr(checkpoint, "verifies", lambda folder: True)
+
+
+def without_looking_at_the_weights(patch: MonkeyPatch) -> None:
+    patch.setattr(checkpoint, "_finite", lambda tensor: True)
+
+
+def without_skipping(patch: MonkeyPatch) -> None:
+    whole = Guard.step
+
+    def always(self: Guard, skip: torch.Tensor, coefficient: Any = None) -> None:
+        whole(self, torch.zeros_like(skip), coefficient)
+
+    patch.setattr(Guard, "step", always)
+
+
+def without_keeping_the_state_finite(patch: MonkeyPatch) -> None:
+    patch.setattr(step.TrainStep, "_keep_finite", lambda self, bad, old, new: new)
+
+
+def without_a_largest_gradient(patch: MonkeyPatch) -> None:
+    patch.setattr(step, "LARGEST_UNCLIPPED", float("inf"))
+
+
+def with_a_poisoned_statistic(patch: MonkeyPatch) -> None:
+    patch.setattr(outliers, "_REACH_FACTOR", float("inf"))
+
+
+def with_any_component(patch: MonkeyPatch) -> None:
     def imported(name: str) -> Any:
         module, _, attribute = name.rpartition(".")
         return getattr(importlib.import_module(module), attribute)
@@ -47,7 +104,7 @@ def _any_component(patch: MonkeyPatch) -> None:
     patch.setattr("lm.config.saved.schema_named", schema_named)
 
 
-def _any_tokenizer(patch: MonkeyPatch) -> None:
+def with_any_tokenizer(patch: MonkeyPatch) -> None:
     class Imported(dict[str, Any]):
         def get(self, name: str, default: Any = None) -> Any:
             module, _, attribute = name.rpartition(".")
@@ -56,37 +113,51 @@ def _any_tokenizer(patch: MonkeyPatch) -> None:
     patch.setattr("lm.data.tokenizers.registry.LOADERS", Imported())
 
 
-def _interpolations(patch: MonkeyPatch) -> None:
+def with_interpolations(patch: MonkeyPatch) -> None:
     patch.setattr("lm.config.saved._check_scalar", lambda path, value, tag: None)
 
 
-def _hydra_runs(patch: MonkeyPatch) -> None:
+def with_hydra_running(patch: MonkeyPatch) -> None:
     patch.setattr("lm.config.composition.check_hydra", lambda hydra, overrides: None)
 
 
-def _any_value(patch: MonkeyPatch) -> None:
+def with_any_value(patch: MonkeyPatch) -> None:
     from lm.training.progress import Progress
 
     patch.setattr(Progress, "from_json", classmethod(lambda cls, saved: cls(**saved)))
 
 
 BUILDS: dict[str, Build] = {
+    "the recurrent state is not resumed": Build("R1", without_the_recurrent_state, times=2),
+    "nothing is synced": Build("C5", without_fsync, times=1),
+    "a checkpoint is written in place": Build("C5", without_the_rename, times=1),
+    "the manifest is not checked": Build("C1", without_the_manifest_check, times=20),
+    "damaged checkpoints count as kept": Build("C6", without_looking_at_what_is_kept, times=40),
+    "weights are not looked at": Build("C8", without_looking_at_the_weights, times=3),
+    "bad steps are not skipped": Build("N1", without_skipping, times=2),
+    "a bad step's state is carried on": Build("N1", without_keeping_the_state_finite, times=2),
+    "gradients may be of any size": Build(
+        "N3", without_a_largest_gradient, times=2 * len(OPTIMIZERS)
+    ),
+    "a spike enters the statistic as it is": Build("N4", with_a_poisoned_statistic, times=2),
     "believes a checkpoint without comparing it with its manifest": Build(
-        "X1", _no_manifest, only="hostile metadata in model.safetensors, unsealed, generate"
+        "X1",
+        without_the_manifest_check,
+        only="hostile metadata in model.safetensors, unsealed, generate",
     ),
     "imports the component that a checkpoint names": Build(
-        "X2", _any_component, only="schemas.model='evil.call'"
+        "X2", with_any_component, only="schemas.model='evil.call'"
     ),
     "imports the tokenizer that a checkpoint names": Build(
-        "X2", _any_tokenizer, only="kind 'evil.call'"
+        "X2", with_any_tokenizer, only="kind 'evil.call'"
     ),
     "lets a checkpoint's configuration read the environment": Build(
-        "X1", _interpolations, only="runs: ${oc.env:HOME}, sealed, load"
+        "X1", with_interpolations, only="runs: ${oc.env:HOME}, sealed, load"
     ),
     "lets YAML files have Hydra run code": Build(
-        "X2", _hydra_runs, only="configs/experiment/callback_unpickles.yaml"
+        "X2", with_hydra_running, only="configs/experiment/callback_unpickles.yaml"
     ),
-    "takes counters as a checkpoint has them": Build("X5", _any_value, times=40),
+    "takes counters as a checkpoint has them": Build("X5", with_any_value, times=40),
 }
 
 

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from campaign import Figure, Finding, Trial, row
+from fault_plan import Figure, Finding, Trial, row
 from mutations import STRUCTURAL, of_bytes
 from stranger import MANIFEST, checkpoint_of, copied, good_run, seal
 from trials import in_child
@@ -18,6 +18,7 @@ from lm.commands.train import assemble
 from lm.config import Invocation, TrainConfig, compose, parse, prepare
 from lm.errors import CheckpointError, LmError
 from lm.training.loop import Trainer
+from lm.training.signals import StopFlag
 from lm.training.snapshot import restore
 
 # What only resuming reads is read by it alone, and what both read by both in turn.
@@ -69,7 +70,7 @@ class Resumed:
         self.config = parse(composed, TrainConfig)
         self.call = Invocation(composed, (override,))
         with ExitStack() as held:
-            self.trainer: Trainer = assemble(begin(self.config, self.call, held), held)
+            self.trainer: Trainer = assemble(begin(self.config, self.call, held), held, StopFlag())
 
     def attack(
         self, originals: dict[str, bytes], name: str, content: bytes, way: str

@@ -8,8 +8,8 @@ from itertools import product
 from pathlib import Path
 
 import foreign
-from campaign import Figure, Finding, Trial, row
 from configurations import BASE, attempts, evil_files
+from fault_plan import Figure, Finding, Trial, row
 from omegaconf import OmegaConf
 from payloads import Payload, payloads
 from sentinel import EXECUTING, watching

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 from bombs import CELLS, GREEDY, UNREAD, archives, configurations, json_files, zipped
-from campaign import Figure, Finding, Trial, row
+from fault_plan import Figure, Finding, Trial, row
 from sentinel import LISTENING, watching
 from stranger import MANIFEST, RECIPE, TEXT, checkpoint_of, copied, good_run, seal
 from trials import drawn, in_child
@@ -217,4 +217,4 @@ def _set_format(path: Path, version: object) -> None:
     content = {**json.loads(path.read_text()), "format": version}
     if version is None:
         del content["format"]
-    path.write_text(json.dumps(content))
+    path.write_text(json.dumps(content, indent=1))

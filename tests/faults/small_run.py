@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pytest import MonkeyPatch
+import pytest
 from processes import Child
 
 from lm.checkpoint import CheckpointFolder, read, verify
@@ -29,7 +29,7 @@ RECIPE = [
 @contextmanager
 def workplace(folder: Path) -> Iterator[None]:
     """Work in `folder`, with the text there."""
-    with MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         (folder / "text.txt").write_text(TEXT)
         yield

@@ -59,7 +59,7 @@ def seal(checkpoint: Path) -> None:
         content = (checkpoint / name).read_bytes() if (checkpoint / name).is_file() else b""
         files[name] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     path.unlink(missing_ok=True)
-    path.write_text(json.dumps({"format": 1, "files": files}))
+    path.write_text(json.dumps({"format": 1, "files": files}, indent=1))
 
 
 def read_header(content: bytes) -> tuple[dict[str, Any], bytes]:

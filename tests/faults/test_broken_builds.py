@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from broken_builds import BUILDS
-from campaign import carry_out
+from fault_plan import carry_out
 from processes import BROKEN_BUILD
 from rows import ROWS
 from stranger import good_run

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from campaign import Row, carry_out
+from fault_plan import Row, carry_out
 from rows import ROWS
 
 each_row = pytest.mark.parametrize("entry", ROWS.values(), ids=list(ROWS))

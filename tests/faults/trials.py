@@ -10,7 +10,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from campaign import Finding, Trial
+from fault_plan import Finding, Trial
 from processes import Child
 
 SECONDS = 5.0  # of the processor, that a case may take

@@ -20,11 +20,13 @@ def judged(norms: list[float], sigmas: float, history: int) -> list[bool]:
 
 def test_an_outlier_is_far_above_the_last_norms() -> None:
     norms = [1.0, 1.2, 0.8, 1.1, 0.9, 1.6, 1.0, 5.0, 1.3, 1.2, 6.0]
-    expected = []
-    for k, norm in enumerate(norms):
-        last = torch.tensor(norms[max(0, k - 4) : k], dtype=torch.float64)
+    expected, noted = [], []
+    for norm in norms:
+        last = torch.tensor(noted[-4:], dtype=torch.float64)
         known = len(last) == 4
-        expected.append(known and norm > float(last.mean() + 3 * last.std()))
+        limit = float(last.mean() + 3 * last.std()) if known else norm
+        expected.append(norm > limit)
+        noted.append(min(norm, max(limit, 1.1 * float(last.mean()))) if known else norm)
     assert judged(norms, 3.0, 4) == expected
     assert expected.count(True) >= 2
     assert not any(judged([1.0, 100.0, 1.0], 3.0, 4)), "too few norms are known"
@@ -35,6 +37,21 @@ def test_norms_that_are_not_finite_are_not_remembered() -> None:
     plain = judged([1.0, 1.2, 0.8, 5.0, 1.0], 3.0, 3)
     mixed = judged([1.0, nan, 1.2, inf, 0.8, 5.0, 1.0], 3.0, 3)
     assert [mixed[k] for k in (0, 2, 4, 5, 6)] == plain
+
+
+def test_a_spike_hides_none_of_those_that_follow() -> None:
+    usual = [1.0, 1.1, 0.9, 1.05, 0.95, 1.02, 0.98, 1.0] * 4
+    norms = [*usual, 1e6, *usual[:4], 10.0, *usual[:4], 1e9]
+    found = judged(norms, 6.0, 32)
+    assert [k for k, flag in enumerate(found) if flag] == [32, 37, 42]
+
+
+@pytest.mark.parametrize("sigmas", [0.5, 3.0, 6.0])
+@pytest.mark.parametrize("before", [[1.0] * 32, [1.0, 1.1, 0.9, 1.0] * 8])
+def test_a_lasting_change_of_scale_becomes_the_norm(before: list[float], sigmas: float) -> None:
+    found = judged([*before, *[100.0] * 300], sigmas, 32)
+    assert found[32]
+    assert not any(found[-100:])
 
 
 def test_off_looks_at_nothing() -> None:

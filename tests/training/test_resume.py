@@ -9,11 +9,9 @@ from harness import Recipe
 
 from lm.data.corpus import Unit
 from lm.errors import CheckpointError
-from lm.optim import OPTIMIZERS, SCHEDULES
+from lm.optim import OPTIMIZERS
 from lm.runtime.choices import Choices
 from lm.runtime.compute import Kernels, Precision
-from lm.runtime.randomness import Noise
-from lm.training import step as step_module
 from lm.training.loop import Trainer
 
 NATIVE = ("rnn", "lstm", "gru")
@@ -66,28 +64,6 @@ def test_compiled_kernels_resume_exactly(
     assert any(asked)
 
 
-def test_a_stop_after_any_step_changes_nothing(tmp_path: Path) -> None:
-    recipe = Recipe(tmp_path)
-    windows = recipe.build("probe").streams.windows_per_epoch
-    assert windows < recipe.steps / 2, "the run must cross epochs"
-    expected = recipe.run("straight")
-    for stop in range(1, 14):
-        own = Recipe(tmp_path / str(stop))
-        own.folder.mkdir()
-        assert interrupted(own, [stop]) == expected, stop
-
-
-def test_five_stops_in_one_run_change_nothing(tmp_path: Path) -> None:
-    recipe = Recipe(tmp_path)
-    assert interrupted(recipe, [1, 4, 5, 9, 13]) == recipe.run("straight")
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_every_schedule_gives_the_same_rates_after_a_stop(tmp_path: Path, schedule: str) -> None:
-    recipe = Recipe(tmp_path, schedule=SCHEDULES[schedule]())
-    assert interrupted(recipe, [7]) == recipe.run("straight")
-
-
 @pytest.mark.parametrize("extra", [{"accumulate": 3}, {"save_every": 1}, {"tokens_axis": True}])
 def test_trainer_settings_resume_exactly(tmp_path: Path, extra: dict[str, object]) -> None:
     recipe = Recipe(tmp_path, trainer=extra)
@@ -98,68 +74,6 @@ def test_trainer_settings_resume_exactly(tmp_path: Path, extra: dict[str, object
 def test_units_resume_exactly(tmp_path: Path, unit: Unit) -> None:
     recipe = Recipe(tmp_path, unit=unit)
     assert interrupted(recipe, [5]) == recipe.run("straight")
-
-
-def forget_state(trainer: Trainer) -> None:
-    assert trainer.state is not None
-    trainer.state = None
-
-
-def forget_position(trainer: Trainer) -> None:
-    assert trainer.progress.position
-    trainer.progress.position = 0
-
-
-def forget_schedule(trainer: Trainer) -> None:
-    assert trainer.schedule.multiplier(0) < 1
-    trainer.schedule = Recipe(Path()).schedule.build(
-        total_steps=14, epoch_of=lambda step: step // 5
-    )
-
-
-def forget_optimizer(trainer: Trainer) -> None:
-    for guard in trainer.optimizers.guards:
-        assert guard.optimizer.state
-        for state in guard.optimizer.state.values():
-            state["momentum_buffer"].zero_()
-
-
-@pytest.mark.parametrize(
-    "spoil", [forget_state, forget_position, forget_schedule, forget_optimizer]
-)
-def test_leaving_out_a_part_of_the_state_is_noticed(
-    tmp_path: Path, spoil: Callable[[Trainer], None]
-) -> None:
-    recipe = Recipe(tmp_path)
-    assert interrupted(recipe, [7], spoil) != recipe.run("straight")
-
-
-def test_leaving_out_the_generators_step_is_noticed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    recipe = Recipe(tmp_path)
-    expected = recipe.run("straight")
-
-    def restarted(trainer: Trainer) -> None:
-        done = trainer.progress.step
-        monkeypatch.setattr(
-            step_module, "Noise", lambda seed, step, streams: Noise(seed, step - done, streams)
-        )
-
-    assert interrupted(recipe, [7], restarted) != expected
-
-
-def test_validating_and_saving_at_every_step_changes_no_weight(tmp_path: Path) -> None:
-    constant = SCHEDULES["constant"]()
-    often = Recipe(tmp_path, schedule=constant, trainer={"valid_every": 1, "save_every": 1})
-    never = Recipe(tmp_path, schedule=constant, trainer={"valid_every": 1000})
-    weights = []
-    for name, recipe in (("often", often), ("never", never)):
-        kept: list[Trainer] = []
-        recipe.run(name, spoil=kept.append)
-        weights.append(dict(kept[0].model.named_parameters()))
-    for name, parameter in weights[0].items():
-        assert parameter.equal(weights[1][name]), name
 
 
 def test_metrics_file_of_a_resumed_run_is_that_of_an_uninterrupted_one(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from harness import Recipe
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lm.data.corpus import Unit
-from lm.errors import ConfigError
+from lm.errors import ConfigError, Stopped
 from lm.optim import SCHEDULES
 from lm.optim.clipping import ClipConfig
 from lm.training import TrainerConfig
@@ -129,12 +129,17 @@ def test_statistics_leave_skipped_steps_out() -> None:
 def test_the_second_signal_leaves_at_once() -> None:
     before = signal.getsignal(signal.SIGINT)  # a shell ignores it for what runs in the background
     flag = StopFlag()
-    with flag.listening():
+    with flag.listening(), flag.deferring():
         signal.raise_signal(signal.SIGINT)
         assert flag.requested == "SIGINT"
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_signal_before_training_leaves_at_once() -> None:
+    with StopFlag().listening(), pytest.raises(Stopped, match="SIGTERM before training began"):
+        signal.raise_signal(signal.SIGTERM)
 
 
 def test_tensorboard_of_a_resumed_run_has_every_point_once(tmp_path: Path) -> None:

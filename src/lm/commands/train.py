@@ -43,7 +43,9 @@ def train(config: TrainConfig) -> Trainer:
     call = invocation()
     assert call is not None, "commands are run through lm.cli"
     RunDirectory.check_place(Path(config.runs))
+    stop = StopFlag()
     with ExitStack() as held:
+        held.enter_context(stop.listening())
         start = begin(config, call, held)
         if isinstance(start.config.model, NgramConfig):
             raise CheckpointError(
@@ -51,7 +53,7 @@ def train(config: TrainConfig) -> Trainer:
                 " cannot go on",
                 "Count another text with lm train model=ngram.",
             )
-        trainer = assemble(start, held)
+        trainer = assemble(start, held, stop)
         directory = trainer.directory
         held.enter_context(directory.logging())
         held.enter_context(directory.summarised(partial(standing, trainer)))
@@ -59,7 +61,7 @@ def train(config: TrainConfig) -> Trainer:
             restore(trainer, start.resumed)
         else:
             directory.describe(start.run_text, list(call.overrides), machine(start.compute.device))
-        with trainer.logs(start.resumed), trainer.stop.listening():
+        with trainer.logs(start.resumed), stop.deferring():
             announce(trainer, start)
             with start.config.runtime.profiled(directory.path / "trace.json"):
                 reason = trainer.fit()
@@ -67,7 +69,7 @@ def train(config: TrainConfig) -> Trainer:
     return trainer
 
 
-def assemble(start: Start, held: ExitStack) -> Trainer:
+def assemble(start: Start, held: ExitStack, stop: StopFlag) -> Trainer:
     """Everything a run consists of; its directory comes last, when nothing can be refused."""
     config, compute, prepared = start.config, start.compute, start.load_data()
     streams = Streams.for_training(
@@ -87,6 +89,8 @@ def assemble(start: Start, held: ExitStack) -> Trainer:
     limits = Limits.of(config.trainer, windows)
     schedule = config.schedule.build(total_steps=limits.total_steps, epoch_of=windows.epoch_of)
     directory = start.directory
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    RunDirectory.check_room(Path(config.runs), weights, config.trainer.keep)
     if directory is None:
         directory = RunDirectory.create(Path(config.runs) / config.name, job_directory())
         held.enter_context(directory.owned())
@@ -114,7 +118,7 @@ def assemble(start: Start, held: ExitStack) -> Trainer:
             "data": {name: store.fingerprint for name, store in prepared.stores.items()},
             **fingerprints(config.model, prepared.tokenizer),
         },
-        stop=StopFlag(),
+        stop=stop,
     )
 
 

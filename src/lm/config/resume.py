@@ -28,6 +28,7 @@ ALLOWED = (
     "trainer.patience",
     "trainer.test",
     "trainer.save_every",
+    "trainer.save_in_background",
     "trainer.bar",
     "runtime.*",
     *sorted(PATH_FIELDS - {"init_from"}),

@@ -3,10 +3,23 @@
 import json
 import math
 import os
+import threading
 from pathlib import Path
 
+from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
+
+_unhandled = threading.excepthook
+
+
+def _except_in_thread(arguments: threading.ExceptHookArgs) -> None:
+    """Leave out what is raised again: TensorBoard's thread hands a full disk to its caller."""
+    if not (
+        isinstance(arguments.thread, _AsyncWriterThread)
+        and isinstance(arguments.exc_value, OSError)
+    ):
+        _unhandled(arguments)
 
 
 class MetricsWriter:
@@ -29,6 +42,7 @@ class MetricsWriter:
             purge_step = (tokens if tokens_axis else step) + 1
             if path.exists() and path.stat().st_size > size:
                 os.truncate(path, size)
+        threading.excepthook = _except_in_thread
         self._lines = path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=purge_step)
 
@@ -64,5 +78,7 @@ class MetricsWriter:
 
     def close(self) -> None:
         """Flush and close both files."""
-        self._lines.close()
-        self._board.close()
+        try:
+            self._lines.close()
+        finally:
+            self._board.close()

@@ -49,6 +49,11 @@ class ClipConfig:
                 f"trainer.clip.{chosen[1]}=null.",
             )
 
+    @property
+    def off(self) -> bool:
+        """Gradients are applied as they are."""
+        return self.norm is None and self.value is None and self.adaptive is None
+
 
 @dataclass(frozen=True, slots=True)
 class GradientNorms:

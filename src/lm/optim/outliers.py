@@ -16,6 +16,11 @@ from lm import checks
 from lm.errors import CheckpointError
 from lm.runtime.untrusted import REMEDY, check_tensors
 
+# How far one norm may move the statistic: enough that it grows by a few percent a step as long as
+# all norms are outliers, however few standard deviations make one.
+_REACH_SIGMAS = 3.0
+_REACH_FACTOR = 1.1
+
 
 @dataclass(kw_only=True, slots=True)
 class OutlierConfig:
@@ -59,17 +64,22 @@ class Outliers:
 
     def judge(self, norm: Float[Tensor, ""]) -> Bool[Tensor, ""] | None:
         """Whether the step is an outlier, and take note of its norm; None where nothing is looked
-        at. An outlier is noted too, so that a lasting change of scale becomes the norm.
+        at.
+
+        An outlier is noted as no more than what is just within reach: one spike hides none of
+        those that follow, and yet a lasting change of scale becomes the norm.
         """
         sigmas = self._config.sigmas
         if sigmas is None:
             return None
         norms, count = self.tensors["norms"], self.tensors["count"]
         known = count >= len(norms)
-        limit = norms.mean() + sigmas * norms.std()
-        outlier = (known & (norm > limit)).squeeze(0)
-        place = count % len(norms)
+        mean, deviation = norms.mean(), norms.std()
+        outlier = (known & (norm > mean + sigmas * deviation)).squeeze(0)
+        reach = torch.maximum(mean + max(sigmas, _REACH_SIGMAS) * deviation, _REACH_FACTOR * mean)
         finite = norm.isfinite()
+        norm = torch.where(known.squeeze(0), torch.minimum(norm, reach), norm)
+        place = count % len(norms)
         kept = torch.where(finite, norm.to(norms.dtype), norms.gather(0, place).squeeze(0))
         norms.scatter_(0, place, kept[None])
         count += finite

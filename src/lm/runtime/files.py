@@ -52,7 +52,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace a small file so that a reader sees the old or the new content, never a part."""
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    beside = path.with_name(f".put-{path.name}-{uuid.uuid4().hex[:8]}")
     try:
         with beside.open("wb") as file:
             file.write(content)
@@ -92,7 +92,7 @@ def folder_atomically(target: Path) -> Iterator[Path]:
 
 
 def restore_interrupted(parent: Path) -> None:
-    """Clean up after a process that died inside `folder_atomically`."""
+    """Clean up after a process that died inside `folder_atomically` or `write_atomically`."""
     for aside in parent.glob(".old-*"):
         target = parent / aside.name.removeprefix(".old-")
         if target.exists():
@@ -101,6 +101,8 @@ def restore_interrupted(parent: Path) -> None:
             aside.rename(target)
     for beside in parent.glob(".new-*"):
         shutil.rmtree(beside, ignore_errors=True)
+    for part in parent.glob(".put-*"):
+        part.unlink(missing_ok=True)
 
 
 def sha256(path: Path) -> str:

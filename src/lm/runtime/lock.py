@@ -15,6 +15,7 @@ else:
     import fcntl
 
 POLL_SECONDS = 0.05
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 @contextmanager
@@ -37,7 +38,10 @@ def exclusive(target: Path) -> Iterator[None]:
 
 
 def try_lock(descriptor: int) -> bool:
-    """Take the operating system's lock on an open file, or say that another has it."""
+    """Take the operating system's lock on an open file, or say that another has it.
+
+    On a file system without locks everybody gets it: what is written is whole in any case.
+    """
     try:
         if sys.platform == "win32":
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
@@ -46,5 +50,6 @@ def try_lock(descriptor: int) -> bool:
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             return False
-        raise
+        if error.errno not in _NO_LOCKS:
+            raise
     return True

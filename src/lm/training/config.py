@@ -26,7 +26,9 @@ class TrainerConfig:
         patience: validations without improvement before the run stops early; None is off.
         max_bad_steps: non-finite steps in a row that end the run.
         save_every: steps between checkpoints besides those at validation; None is off.
-        keep: newest checkpoints kept, besides the best.
+        save_in_background: let training go on while a checkpoint is written; costs the memory of
+            a copy of it.
+        keep: newest checkpoints kept, all of which verify, besides the best.
         log_every: steps between log points; the device is read only then.
         tokens_axis: tokens instead of steps on TensorBoard's x-axis.
         sample_tokens: tokens of the sample generated at every validation; 0 is off.
@@ -52,6 +54,7 @@ class TrainerConfig:
     patience: int | None = None
     max_bad_steps: int = 20
     save_every: int | None = None
+    save_in_background: bool = False
     keep: int = 2
     log_every: int = 20
     tokens_axis: bool = False

@@ -53,8 +53,10 @@ class Trainer(Run):
                 self.save()
             if self.stop.requested:
                 self.save_and_stop()
+            self.saver.check()
         if progress.step > progress.logged_step:
             self.log()  # the last interval, and the last look at whether the run diverged
+        self.saver.wait()
         return reason
 
     def train(self, window: Window) -> None:
@@ -102,6 +104,7 @@ class Trainer(Run):
             tags.SKIPPED_STEPS: float(interval.skipped),
             tags.TOKENS_PER_SECOND: rate,
             tags.SECONDS: progress.seconds,
+            tags.SAVE_SECONDS: self.saver.seconds,
             tags.EPOCH: self.epochs_done,
         }
         per_byte = bits_per_byte_factor(self.streams.store)
@@ -203,13 +206,12 @@ class Trainer(Run):
         self.tick()
         progress = self.progress
         best = progress.best_loss is not None and progress.best_step == progress.step
-        self.directory.checkpoints.save(
-            progress.step, capture(self), best=best, keep=self.config.keep
-        )
+        self.saver.save(progress.step, capture(self), best=best)
 
     def save_and_stop(self) -> None:
         """Save at a step boundary and leave."""
         self.save()
+        self.saver.wait()
         raise Stopped(
             f"stopped by {self.stop.requested} and saved at step {self.progress.step}",
             f"Continue with: lm train resume={self.directory.path}",

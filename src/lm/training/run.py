@@ -20,6 +20,7 @@ from lm.training.config import TrainerConfig
 from lm.training.console import Console
 from lm.training.graphed import GraphedStep, graphed_where_possible
 from lm.training.progress import Limits, Progress
+from lm.training.saver import Saver
 from lm.training.signals import StopFlag
 from lm.training.statistics import Statistics
 from lm.training.step import TrainStep
@@ -56,6 +57,7 @@ class Run:
     averages: Averages = field(init=False)
     outliers: Outliers = field(init=False)
     train_step: TrainStep | GraphedStep = field(init=False)
+    saver: Saver = field(init=False)
     writer: MetricsWriter = field(init=False)
     console: Console = field(init=False)
     progress: Progress = field(default_factory=Progress)
@@ -75,6 +77,11 @@ class Run:
         )
         self.averages, self.outliers = step.averages, step.outliers
         self.train_step = graphed_where_possible(step)
+        self.saver = Saver(
+            self.directory.checkpoints,
+            keep=self.config.keep,
+            background=self.config.save_in_background,
+        )
 
     @contextmanager
     def logs(self, resumed: Checkpoint | None) -> Iterator[None]:
@@ -87,7 +94,8 @@ class Run:
         )
         self.console = Console(progress, self.limits.total_tokens, bar=self.config.bar)
         try:
-            yield
+            with self.saver.finishing():
+                yield
         finally:
             self.console.close()
             self.writer.close()

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from lm.errors import Stopped
+
 _SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
 ]
@@ -15,16 +17,33 @@ class StopFlag:
 
     def __init__(self) -> None:
         self.requested: str | None = None
+        self._deferring = False
 
     def handle(self, number: int, frame: FrameType | None) -> None:
-        """Note the signal; on the second, leave by KeyboardInterrupt."""
+        """Note the signal; where there is nothing to save yet, leave; on the second, too.
+
+        Raises:
+            Stopped: training has not begun.
+            KeyboardInterrupt: on the second signal.
+        """
         if self.requested is not None:
             raise KeyboardInterrupt
         self.requested = signal.Signals(number).name
+        if not self._deferring:
+            raise Stopped(
+                f"stopped by {self.requested} before training began",
+                "Nothing is lost: the same command starts again.",
+            )
+
+    @contextmanager
+    def deferring(self) -> Iterator[None]:
+        """Inside, whoever trains reads the flag and saves first."""
+        self._deferring = True
+        yield
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Install the handlers for the duration of a run; elsewhere than the main thread, none."""
+        """Install the handlers for the duration of a run; outside the main thread, none."""
         previous = {}
         try:
             for number in _SIGNALS:

@@ -18,6 +18,11 @@ from lm.optim.outliers import Outliers
 from lm.runtime.randomness import Noise
 from lm.training.statistics import Statistics
 
+# Unclipped, a larger gradient is worse than an infinite one: its squares, and products of them,
+# overflow in the optimiser's state, where they stay. From 1e10 on Adafactor stands still, from 1e19
+# on Adagrad and RMSprop; then it becomes NaN. No mean of nats has such a gradient but by explosion.
+LARGEST_UNCLIPPED = 1e9
+
 
 def _backward(objective: Tensor) -> None:
     """Back-propagate.
@@ -39,8 +44,9 @@ class TrainStep:
     Accumulation splits the streams, never the time: each pass computes a slice of the streams with
     its share of the noise, and the update equals the whole batch's to rounding.
 
-    A step whose loss or gradient is not finite leaves parameters, optimiser and recurrent state as
-    they were, decided on the device; one whose gradient is an outlier keeps the recurrent state.
+    A step whose loss or gradient is not finite, or whose unclipped gradient is beyond
+    `LARGEST_UNCLIPPED`, leaves parameters, optimiser and recurrent state as they were, decided on
+    the device; one whose gradient is an outlier keeps the recurrent state.
     """
 
     def __init__(
@@ -103,6 +109,8 @@ class TrainStep:
         objective, nats, new_state = self._accumulate(tokens, targets, state, noise, resets)
         norms = clip_gradients(self.parameters, self.clip)
         bad = ~(norms.finite & torch.isfinite(objective))
+        if self.clip.off:
+            bad = bad | (norms.total > LARGEST_UNCLIPPED)
         outlier = self.outliers.judge(norms.total)
         skip = bad if outlier is None else bad | outlier
         self.optimizers.step(skip, norms.coefficient)

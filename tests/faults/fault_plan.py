@@ -4,12 +4,16 @@ A row of the plan is a generator that does its fault again and again and yields 
 time. The tests run few repetitions, `scripts/fault_campaign.py` as many as the plan asks for.
 """
 
+import logging
 import random
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
+
+from lm.errors import LmError
 
 
 class Figure(Enum):
@@ -113,10 +117,33 @@ def row(
     return enter
 
 
+@contextmanager
+def log_lines() -> Iterator[list[str]]:
+    """What `lm` logs meanwhile, which is shown nowhere else."""
+    logger, lines = logging.getLogger("lm"), list[str]()
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    handler, propagate = Collector(), logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagate
+
+
 def carry_out(entry: Row, folder: Path, times: int, seed: int = 1) -> Tally:
-    """Do a row's fault `times` times."""
+    """Do a row's fault `times` times; an error that it did not expect is a failure, its last."""
     started = time.perf_counter()
     trial = Trial(folder, times, random.Random(f"{seed} {entry.key}"))
-    findings = tuple(entry.attack(trial))
+    findings = []
+    try:
+        findings.extend(entry.attack(trial))
+    except LmError as error:
+        findings.append(Finding(False, f"{type(error).__name__}: {error}"))
     assert findings, f"{entry.key} found nothing"
-    return Tally(entry, findings, time.perf_counter() - started)
+    return Tally(entry, tuple(findings), time.perf_counter() - started)

@@ -1,0 +1,159 @@
+"""docs/reliability.md, from the records of the campaign and nothing else."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from campaign.records import Record, load
+
+LATER = "R4, R12, S2, S6, S7, N5 and the part of L1 that runs under torchrun"
+EXECUTED = "payloads not executed"
+
+
+def write(folder: Path) -> None:
+    """Write the document beside the folder of the records."""
+    lines = [*_head(), *_figures(load(folder / "rows.json")), *_rows(load(folder / "rows.json"))]
+    for name, section in (("soak", _soak), ("costs", _costs), ("peers", _peers)):
+        found = load(folder / f"{name}.json")
+        if found:
+            lines += section(found)
+    text = "\n".join([*lines, *_tail()]) + "\n"
+    folder.with_name("reliability.md").write_text(text, encoding="utf-8")
+
+
+def _head() -> list[str]:
+    return [
+        "# Reliability",
+        "",
+        "What was done to runs, checkpoints, configurations and texts, and what came of it.",
+        "Written by `scripts/fault_campaign.py`; every figure comes from the records beside this",
+        "file in `reliability/`. The tests run the same rows with fewer repetitions",
+        "(`tests/faults/test_campaign.py`), and with as many when asked for (`-m slow`).",
+        "",
+    ]
+
+
+def _figures(rows: dict[str, Record]) -> Iterator[str]:
+    yield from ("## Figures", "", "| | |", "|---|--:|")
+    for figure in dict.fromkeys(row["figure"] for row in rows.values()):
+        chosen = [row for row in rows.values() if row["figure"] == figure]
+        held, tried = (sum(row[key] for row in chosen) for key in ("held", "tried"))
+        if figure == EXECUTED:
+            yield f"| payloads executed | {tried - held:,} of {tried:,} |"
+        else:
+            yield f"| {figure} | {held:,} of {tried:,} |"
+    for name, title, digits in (
+        ("recovery_seconds", "seconds from a fault to the resumed run's end, median and p99", 1),
+        ("leaving_seconds", "seconds from a second SIGINT to the end, median and p99", 2),
+    ):
+        found = [row["measures"][name] for row in rows.values() if name in row.get("measures", {})]
+        if found:
+            middle = max(found, key=lambda measured: measured["count"])
+            yield f"| {title} | {middle['p50']:.{digits}f}, {middle['p99']:.{digits}f} |"
+    lost = [
+        (row["measures"]["steps_lost"]["max"], key)
+        for key, row in rows.items()
+        if "steps_lost" in row.get("measures", {})
+    ]
+    if lost:
+        most, key = max(lost)
+        yield f"| most steps done again after kill -9, saving every 7 ({key}) | {most:.0f} |"
+    yield ""
+
+
+def _rows(rows: dict[str, Record]) -> Iterator[str]:
+    yield from (
+        "## Rows",
+        "",
+        f"Rows of several processes ({LATER}) arrive with them.",
+        "",
+        "| | fault | what must hold | held | |",
+        "|---|---|---|--:|---|",
+    )
+    for key, row in rows.items():
+        mark = "" if row["held"] == row["tried"] else "**fails**"
+        held = f"{row['held']:,} of {row['tried']:,}"
+        yield f"| {key} | {row['fault']} | {row['criterion']} | {held} | {mark} |"
+    yield ""
+    for words, keys in _grouped(rows).items():
+        yield f"{', '.join(keys)}: {words}.  "
+    yield ""
+
+
+def _grouped(rows: dict[str, Record]) -> dict[str, list[str]]:
+    """Keys by the circumstances that their rows were run in."""
+    found: dict[str, list[str]] = {}
+    for key, row in rows.items():
+        found.setdefault(f"seed {row['seed']}, {_when(row)}", []).append(key)
+    return found
+
+
+def _when(record: Record) -> str:
+    return (
+        f"{record['date']}, commit {record['commit']}, torch {record['torch']},"
+        f" Python {record['python']}, {record['cpu']}"
+    )
+
+
+def _soak(soak: Record) -> Iterator[str]:
+    growth = soak["growth"]
+    share = 100 * soak["save_seconds"] / soak["run_seconds"]
+    yield from (
+        "## A long run",
+        "",
+        f"{soak['steps']:,} steps in one process, {soak['run_seconds']:,.0f} s, with a checkpoint",
+        "in the background every 200 steps and a validation with a sample every 2,000. Growth is",
+        "the median of the last quarter over that of the second:",
+        "",
+        "| | growth |",
+        "|---|--:|",
+        f"| resident memory | {100 * growth['resident_mib']:+.1f} % |",
+        f"| open files | {100 * growth['open_files']:+.1f} % |",
+        f"| threads | {100 * growth['threads']:+.1f} % |",
+        f"| step time | {100 * growth['milliseconds_per_step']:+.1f} % |",
+        "",
+        f"Training stood still for saving during {share:.2f} % of the time. {_when(soak)}.",
+        "",
+        "![memory, files and step time](reliability/soak.png)",
+        "",
+    )
+
+
+def _costs(costs: Record) -> Iterator[str]:
+    variants: dict[str, dict[str, float]] = costs["variants"]
+    plain = variants["no saves"]["milliseconds_per_step"]
+    size = max(found["checkpoint_bytes"] for found in variants.values()) / 2**20
+    yield from (
+        "## What safety costs",
+        "",
+        f"The default model ({size:.0f} MiB a checkpoint), {costs['steps']} steps, saved every"
+        f" {costs['save_every']};",
+        "medians of runs in turn. The stall is the share of the time in which training waited for",
+        "a save; saving in the background takes processor time from training besides.",
+        "",
+        "| | ms per step | against no saves | stall |",
+        "|---|--:|--:|--:|",
+    )
+    for name, found in variants.items():
+        step = found["milliseconds_per_step"]
+        stall = 100 * found["stall_share"]
+        yield f"| {name} | {step:.1f} | {100 * (step / plain - 1):+.1f} % | {stall:.2f} % |"
+    yield from ("", f"{_when(costs)}.", "")
+
+
+def _peers(peers: Record) -> Iterator[str]:
+    from peers.table import render
+
+    yield from ("## The same faults elsewhere", "")
+    yield from render(peers)
+    yield ""
+
+
+def _tail() -> list[str]:
+    return [
+        "## Whether these tests can fail",
+        "",
+        "`tests/faults/test_broken_builds.py` takes a safeguard away (the recurrent state in a",
+        "checkpoint, the fsync, the check of the manifest, the schemas' slots, the list of allowed",
+        "components, and more) and expects the row that guards it to report failures. R5 does so",
+        "for each state that a checkpoint holds.",
+    ]

@@ -1,0 +1,195 @@
+"""Whose a folder is: one living process at a time, told from a dead one that left its name there.
+
+The operating system's lock decides where it works, and ends with the process. It does not reach
+across machines on every network file system, and some have none; so the owner also writes down who
+it is, and touches the file as long as it lives.
+"""
+
+import json
+import logging
+import os
+import socket
+import threading
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+
+from lm.errors import StorageError
+from lm.runtime.files import storage_errors
+from lm.runtime.lock import try_lock
+
+HEARTBEAT_SECONDS = 30.0
+# Ten missed: a machine that is merely slow is not taken for a dead one.
+STALE_SECONDS = 300.0
+_LONGEST = 4096
+
+log = logging.getLogger(__name__)
+
+
+class Standing(Enum):
+    """What is known of an owner: `unknown` where it is of another machine."""
+
+    alive = "alive"
+    gone = "gone"
+    unknown = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A process, such that no later one can be taken for it.
+
+    Attributes:
+        boot: of the machine since it last started; empty where the system has no such number.
+        started: of the process, in the system's ticks since then; empty likewise.
+    """
+
+    host: str
+    pid: int
+    boot: str
+    started: str
+
+    @classmethod
+    def of_this_process(cls) -> "Owner":
+        """The process that asks."""
+        return cls(socket.gethostname(), os.getpid(), _boot(), _started(os.getpid()))
+
+    @classmethod
+    def read(cls, text: str) -> "Owner | None":
+        """The inverse of `write`; None where nobody is named."""
+        try:
+            owner = cls(**json.loads(text))
+        except (ValueError, TypeError, RecursionError):
+            return None
+        texts = (owner.host, owner.boot, owner.started)
+        named = all(isinstance(text, str) and text.isprintable() for text in texts)
+        return owner if named and type(owner.pid) is int and 0 < owner.pid < 1 << 31 else None
+
+    def write(self) -> str:
+        """As the lock file has it."""
+        return json.dumps(asdict(self))
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host}"
+
+    def standing(self) -> Standing:
+        """Whether it lives."""
+        here = Owner.of_this_process()
+        if self.host != here.host:
+            return Standing.unknown
+        if self == here or self.boot != here.boot or not _exists(self.pid):
+            return Standing.gone
+        # The number was given to another process since.
+        return Standing.alive if _started(self.pid) == self.started else Standing.gone
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> str:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    # The command's name, which may hold anything, stands in brackets before the other fields.
+    return fields.rpartition(")")[2].split()[19]
+
+
+def _exists(pid: int) -> bool:
+    if os.name == "nt":  # os.kill would end the process there; the system's lock must do
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+@contextmanager
+def owning(lock: Path) -> Iterator[None]:
+    """Own the folder of a lock file while inside.
+
+    Raises:
+        StorageError: a living process owns it, which is named; or the file cannot be written.
+    """
+    with storage_errors(f"lock {lock.parent}"):
+        file = lock.open("a+", encoding="utf-8")
+    with file:
+        free = try_lock(file.fileno())
+        file.seek(0)
+        owner = Owner.read(file.read(_LONGEST))
+        if not free:
+            raise _in_use(lock, owner or "another process", "Wait for that run or stop it.")
+        if owner is not None:
+            _take_over(lock, owner)
+        with storage_errors(f"lock {lock.parent}"):
+            file.truncate(0)
+            file.write(Owner.of_this_process().write())
+            file.flush()
+        try:
+            with _heartbeat(lock):
+                yield
+        finally:
+            file.truncate(0)
+
+
+def _take_over(lock: Path, owner: Owner) -> None:
+    """Accept that the last owner is gone.
+
+    Raises:
+        StorageError: it is alive, or may be.
+    """
+    standing = owner.standing()
+    if standing is Standing.alive:  # on a file system without locks
+        raise _in_use(lock, owner, "Wait for that run or stop it.")
+    if standing is Standing.unknown and _age(lock) < STALE_SECONDS:
+        raise _in_use(
+            lock,
+            owner,
+            f"If it died, wait {STALE_SECONDS / 60:.0f} minutes after its death, or delete {lock}.",
+        )
+    log.info("taken over from %s, which ended without giving it back: %s", owner, lock.parent)
+
+
+def _in_use(lock: Path, owner: object, remedy: str) -> StorageError:
+    return StorageError(f"{lock.parent} is in use by {owner}", remedy)
+
+
+def _age(lock: Path) -> float:
+    """Seconds since the owner last touched the file, by the file system's own clock."""
+    probe = lock.with_name(f".put-clock-{uuid.uuid4().hex[:8]}")
+    with storage_errors(f"write {lock.parent}"):
+        try:
+            probe.touch()
+            return probe.stat().st_mtime - lock.stat().st_mtime
+        finally:
+            probe.unlink(missing_ok=True)
+
+
+@contextmanager
+def _heartbeat(lock: Path) -> Iterator[None]:
+    """Touch the lock file now and then, from a thread that ends with the process."""
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(HEARTBEAT_SECONDS):
+            try:
+                os.utime(lock)
+            except OSError as error:  # the disk may be away for a moment
+                log.warning("cannot touch %s: %s", lock, error)
+
+    thread = threading.Thread(target=beat, name="lm-heartbeat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
