@@ -37,8 +37,12 @@ def run(config: TrainConfig) -> float | None:
     return train(config).progress.best_loss
 
 
-def train(config: TrainConfig) -> Trainer:
-    """Train as configured, to the end and tested."""
+def train(config: TrainConfig, stop: StopFlag | None = None) -> Trainer:
+    """Train as configured, to the end and tested.
+
+    Args:
+        stop: what may ask the run to stop; None is a signal.
+    """
     call = invocation()
     assert call is not None, "commands are run through lm.cli"
     RunDirectory.check_place(Path(config.runs))
@@ -50,7 +54,7 @@ def train(config: TrainConfig) -> Trainer:
                 " cannot go on",
                 "Count another text with lm train model=ngram.",
             )
-        trainer = assemble(start, held)
+        trainer = assemble(start, held, stop or StopFlag())
         directory = trainer.directory
         held.enter_context(directory.logging())
         held.enter_context(directory.summarised(partial(standing, trainer)))
@@ -66,7 +70,7 @@ def train(config: TrainConfig) -> Trainer:
     return trainer
 
 
-def assemble(start: Start, held: ExitStack) -> Trainer:
+def assemble(start: Start, held: ExitStack, stop: StopFlag) -> Trainer:
     """Everything a run consists of; its directory comes last, when nothing can be refused."""
     config, compute, prepared = start.config, start.compute, start.load_data()
     streams = Streams.for_training(
@@ -112,7 +116,7 @@ def assemble(start: Start, held: ExitStack) -> Trainer:
             },
             "data": {name: store.fingerprint for name, store in prepared.stores.items()},
         },
-        stop=StopFlag(),
+        stop=stop,
     )
 
 

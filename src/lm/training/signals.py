@@ -11,16 +11,21 @@ _SIGNALS = [
 
 
 class StopFlag:
-    """Set by a signal and read at step boundaries."""
+    """Set by a signal and read at step boundaries, after the step was saved if it had to be."""
 
     def __init__(self) -> None:
-        self.requested: str | None = None
+        self._signal: str | None = None
+
+    @property
+    def requested(self) -> str | None:
+        """The signal that asks to stop, if one does."""
+        return self._signal
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Note the signal; on the second, leave by KeyboardInterrupt."""
-        if self.requested is not None:
+        if self._signal is not None:
             raise KeyboardInterrupt
-        self.requested = signal.Signals(number).name
+        self._signal = signal.Signals(number).name
 
     @contextmanager
     def listening(self) -> Iterator[None]:
