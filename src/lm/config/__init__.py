@@ -22,15 +22,9 @@ from lm.config.parsing import parse
 from lm.config.recipe import recipe_changes, same_run
 from lm.config.registry import load_plugins, register, schema_named
 from lm.config.resume import resume_config
-from lm.config.roots import (
-    ROOTS,
-    EvaluateConfig,
-    GenerateConfig,
-    ImportConfig,
-    ReproduceConfig,
-    TrainConfig,
-)
+from lm.config.roots import ROOTS, EvaluateConfig, GenerateConfig, ImportConfig
 from lm.config.saved import dump, load_config, portable_config
+from lm.config.training_roots import ReproduceConfig, TrainConfig
 
 __all__ = [
     "PATH_FIELDS",
