@@ -18,13 +18,18 @@ from lm.config.composition import (
 from lm.config.fields import PATH_FIELDS, TEXT_FIELDS
 from lm.config.invocation import Invocation, invocation, invoking, job_directory
 from lm.config.overrides import free_text, is_override, key_of, prepare
-from lm.config.parsing import parse
+from lm.config.parsing import narrowed, parse
 from lm.config.recipe import recipe_changes, same_run
 from lm.config.registry import load_plugins, register, schema_named
 from lm.config.resume import resume_config
 from lm.config.roots import ROOTS, EvaluateConfig, GenerateConfig, ImportConfig
 from lm.config.saved import dump, load_config, portable_config
-from lm.config.training_roots import ReproduceConfig, TrainConfig
+from lm.config.training_roots import (
+    Interruption,
+    ReproduceConfig,
+    TrainConfig,
+    VerifyResumeConfig,
+)
 
 __all__ = [
     "PATH_FIELDS",
@@ -35,9 +40,11 @@ __all__ = [
     "EvaluateConfig",
     "GenerateConfig",
     "ImportConfig",
+    "Interruption",
     "Invocation",
     "ReproduceConfig",
     "TrainConfig",
+    "VerifyResumeConfig",
     "compose",
     "compose_jobs",
     "config_dir",
@@ -52,6 +59,7 @@ __all__ = [
     "load_config",
     "load_plugins",
     "local_search_path",
+    "narrowed",
     "parse",
     "portable_config",
     "prepare",

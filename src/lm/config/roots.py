@@ -6,7 +6,12 @@ from typing import Any
 from omegaconf import MISSING
 
 from lm import checks
-from lm.config.training_roots import ReproduceConfig, TrainConfig, check_name
+from lm.config.training_roots import (
+    ReproduceConfig,
+    TrainConfig,
+    VerifyResumeConfig,
+    check_name,
+)
 from lm.data.corpus import SPLITS, DataConfig, Unit
 from lm.errors import ConfigError
 from lm.evaluation.adaptation import DynamicConfig
@@ -168,6 +173,7 @@ class ImportConfig:
 ROOTS: dict[str, type[Any]] = {
     "train": TrainConfig,
     "reproduce": ReproduceConfig,
+    "verify-resume": VerifyResumeConfig,
     "evaluate": EvaluateConfig,
     "generate": GenerateConfig,
     "import": ImportConfig,

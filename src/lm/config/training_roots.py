@@ -1,6 +1,7 @@
 """The root schemas of verbs that train: what `lm train` can be told, and what others add to it."""
 
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import PurePath
 
 from omegaconf import MISSING
@@ -9,7 +10,7 @@ from lm import checks
 from lm.data.corpus import DataConfig
 from lm.data.tokenizers import TokenizerConfig
 from lm.errors import ConfigError
-from lm.models import ModelConfig
+from lm.models import ModelConfig, NgramConfig
 from lm.optim.base import OptimConfig
 from lm.optim.schedule_base import ScheduleConfig
 from lm.runtime.device import RuntimeConfig
@@ -93,6 +94,56 @@ class ReproduceConfig(TrainConfig):
                 "trainer.test=false leaves nothing to compare with the published test value",
                 "Drop the override.",
             )
+
+
+class Interruption(Enum):
+    """How a run ends before its end: stopped by a signal and saved, or killed."""
+
+    stop = "stop"
+    kill = "kill"
+
+
+@dataclass(kw_only=True, slots=True)
+class VerifyResumeConfig(TrainConfig):
+    """`lm verify-resume`: a configuration of `lm train`, and how to interrupt it.
+
+    The run has `steps` steps instead of the configuration's own limits, and so has the horizon of
+    its schedule. What it writes goes below `runs` and is removed, unless a difference is found.
+
+    Attributes:
+        steps: of the uninterrupted run, and of the interrupted one with its continuation.
+        at: the step after which it is interrupted; None is half of the steps.
+        interruption: `stop` as by a signal, or `kill -9` once a further step has begun.
+    """
+
+    steps: int = 20
+    at: int | None = None
+    interruption: Interruption = Interruption.stop
+
+    def __post_init__(self) -> None:
+        TrainConfig.__post_init__(self)
+        checks.at_least("steps", self.steps, 2)
+        if not 1 <= self.interrupted_at < self.steps:
+            raise ConfigError(
+                f"at must be from 1 to {self.steps - 1} with steps={self.steps}, got {self.at}",
+                "Leave it out for half of the steps.",
+            )
+        if self.resume is not None:
+            raise ConfigError(
+                f"resume={self.resume}: lm verify-resume takes a configuration and makes its own"
+                " runs of it",
+                "Drop it, and give the overrides that the run was made with.",
+            )
+        if isinstance(self.model, NgramConfig):
+            raise ConfigError(
+                "model=ngram is counted, not trained by steps: it has nothing to resume",
+                "Choose another model=.",
+            )
+
+    @property
+    def interrupted_at(self) -> int:
+        """The step after which the run is interrupted."""
+        return self.steps // 2 if self.at is None else self.at
 
 
 def check_name(name: str) -> None:
