@@ -25,6 +25,7 @@ import lm
 from lm import config
 from lm.cli import VERBS, launch, main
 from lm.cli.report import report
+from lm.commands import module_of
 from lm.config import GenerateConfig, TrainConfig, compose, invocation, job_directory, parse
 from lm.errors import (
     CheckpointError,
@@ -68,8 +69,7 @@ def command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Recorder:
     module = ModuleType("recorder")
     module.run = recorder.run  # type: ignore[attr-defined]
     for verb in VERBS:
-        name = "import_" if verb == "import" else verb
-        monkeypatch.setitem(sys.modules, f"lm.commands.{name}", module)
+        monkeypatch.setitem(sys.modules, module_of(verb), module)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("LM_TRACEBACK", raising=False)
     return recorder

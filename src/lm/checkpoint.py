@@ -227,9 +227,13 @@ class CheckpointFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             restore_interrupted(self.path)
 
+    def of_step(self, step: int) -> Path:
+        """Where the checkpoint of a step is, or would be."""
+        return self.path / f"step-{step:09d}"
+
     def save(self, step: int, checkpoint: Checkpoint, *, best: bool, keep: int) -> Path:
         """Write `step-…`, move the pointers, and drop all but the newest `keep` and the best."""
-        folder = self.path / f"step-{step:09d}"
+        folder = self.of_step(step)
         write(folder, checkpoint)
         with storage_errors(f"save {folder}"):
             for pointer in ("last", "best") if best else ("last",):
@@ -273,7 +277,7 @@ class CheckpointFolder:
         number = _NUMBER.fullmatch(which)
         name = self._pointer(which) if which in ("last", "best") else which
         if number:
-            name = f"step-{int(number[1]):09d}"
+            name = self.of_step(int(number[1])).name
         if name is None and self.newest_first():
             name = self.newest_first()[0].name
         if name is None or not (self.path / name).is_dir():

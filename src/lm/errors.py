@@ -72,6 +72,12 @@ class ReproductionError(LmError):
     code = 8
 
 
+class ResumeError(LmError):
+    """An interrupted run was continued and did not come to what the uninterrupted one did."""
+
+    code = 8
+
+
 class AuditError(LmError):
     """A model failed a check, so that its numbers would not mean what they say."""
 

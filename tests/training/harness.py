@@ -45,10 +45,6 @@ class StopAfter(StopFlag):
         reached = self.trainer is not None and self.trainer.progress.step == self.step
         return "SIGTERM" if reached else None
 
-    @requested.setter
-    def requested(self, value: str | None) -> None:
-        assert value is None
-
 
 @dataclass
 class Recipe:

@@ -12,6 +12,7 @@ from lm import __version__
 VERBS = {
     "train": "train a model, continue a run (resume=), or start from its weights (init_from=)",
     "reproduce": "run a published result and compare: lm reproduce NAME, or --list",
+    "verify-resume": "interrupt a run of your configuration, continue it, compare every bit",
     "evaluate": "exact loss, perplexity and bits per byte of a run; method=all for every method",
     "generate": "sample text from a run",
     "import": "turn pytorch/examples-style weights into a run: lm import PATH vocabulary=FILE",
@@ -31,7 +32,7 @@ usage: lm <verb> [group=option] [field=value] …
   lm <verb> --cfg job               the configuration that would be used
 
 exit codes: 0 done · 2 configuration · 3 data · 4 checkpoint · 5 non-finite training ·
-            6 storage · 7 out of memory · 8 a check failed (reproduction, audit) ·
+            6 storage · 7 out of memory · 8 a check failed (reproduction, resume, audit) ·
             75 stopped by a signal and saved
 LM_TRACEBACK=1 shows where an error comes from.
 """
@@ -61,6 +62,11 @@ def train() -> int:
 def reproduce() -> int:
     """`lm-reproduce`."""
     return _run("reproduce", sys.argv[1:])
+
+
+def verify_resume() -> int:
+    """`lm-verify-resume`."""
+    return _run("verify-resume", sys.argv[1:])
 
 
 def evaluate() -> int:
@@ -109,4 +115,4 @@ def _say(text: str) -> int:
 
 
 def _verb_lines() -> str:
-    return "\n".join(f"  {verb:10}{summary}" for verb, summary in VERBS.items())
+    return "\n".join(f"  {verb:15}{summary}" for verb, summary in VERBS.items())

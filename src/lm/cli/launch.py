@@ -34,6 +34,7 @@ from lm import config
 from lm.cli import VERBS
 from lm.cli.report import report
 from lm.cli.rows import with_recipe
+from lm.commands import module_of
 from lm.errors import ConfigError
 from lm.run_directory import ConsoleHandler
 from lm.runtime.files import storage_errors
@@ -56,7 +57,7 @@ def run_job(
     verb: str, composed: DictConfig, overrides: Sequence[str], job_directory: Path | None = None
 ) -> float | None:
     """Parse the configuration and run the verb's command."""
-    command = import_module(f"lm.commands.{verb}_" if verb == "import" else f"lm.commands.{verb}")
+    command = import_module(module_of(verb))
     parsed = config.parse(composed, config.ROOTS[verb])
     call = config.Invocation(composed, tuple(overrides), job_directory)
     with config.invoking(call), _console():

@@ -38,12 +38,16 @@ def run(config: TrainConfig) -> float | None:
     return train(config).progress.best_loss
 
 
-def train(config: TrainConfig) -> Trainer:
-    """Train as configured, to the end and tested."""
+def train(config: TrainConfig, stop: StopFlag | None = None) -> Trainer:
+    """Train as configured, to the end and tested.
+
+    Args:
+        stop: what may ask the run to stop; None is a signal.
+    """
     call = invocation()
     assert call is not None, "commands are run through lm.cli"
     RunDirectory.check_place(Path(config.runs))
-    stop = StopFlag()
+    stop = stop or StopFlag()
     with ExitStack() as held:
         held.enter_context(stop.listening())
         start = begin(config, call, held)

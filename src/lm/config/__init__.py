@@ -19,19 +19,18 @@ from lm.config.composition import (
 from lm.config.fields import PATH_FIELDS, TEXT_FIELDS
 from lm.config.invocation import Invocation, invocation, invoking, job_directory
 from lm.config.overrides import free_text, is_override, key_of, prepare
-from lm.config.parsing import parse
+from lm.config.parsing import narrowed, parse
 from lm.config.recipe import recipe_changes, same_run
 from lm.config.registry import load_plugins, register, schema_named
 from lm.config.resume import resume_config
-from lm.config.roots import (
-    ROOTS,
-    EvaluateConfig,
-    GenerateConfig,
-    ImportConfig,
+from lm.config.roots import ROOTS, EvaluateConfig, GenerateConfig, ImportConfig
+from lm.config.saved import dump, load_config, parse_saved, portable_config, saved_config
+from lm.config.training_roots import (
+    Interruption,
     ReproduceConfig,
     TrainConfig,
+    VerifyResumeConfig,
 )
-from lm.config.saved import dump, load_config, parse_saved, portable_config, saved_config
 
 __all__ = [
     "PATH_FIELDS",
@@ -42,9 +41,11 @@ __all__ = [
     "EvaluateConfig",
     "GenerateConfig",
     "ImportConfig",
+    "Interruption",
     "Invocation",
     "ReproduceConfig",
     "TrainConfig",
+    "VerifyResumeConfig",
     "compose",
     "compose_jobs",
     "config_dir",
@@ -59,6 +60,7 @@ __all__ = [
     "load_config",
     "load_plugins",
     "local_search_path",
+    "narrowed",
     "parse",
     "parse_saved",
     "portable_config",

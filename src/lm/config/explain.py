@@ -19,7 +19,8 @@ from omegaconf.errors import (
 from lm.config.fields import flatten, plain
 from lm.config.overrides import key_of
 from lm.config.registry import BASES, OVERLAYS, schema_named, schema_names
-from lm.config.roots import ROOTS, TrainConfig
+from lm.config.roots import ROOTS
+from lm.config.training_roots import TrainConfig
 from lm.errors import ConfigError
 
 _KINDS = {"Float": "a number", "Integer": "a whole number", "bool": "true or false"}

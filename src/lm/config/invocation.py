@@ -16,7 +16,7 @@ class Invocation:
     Attributes:
         config: the composed configuration, interpolations unresolved.
         overrides: the command line's, in Hydra's grammar.
-        job_directory: in a multirun, where this job's run belongs; not created yet.
+        job_directory: where the run belongs if that is settled, as in a multirun; not created yet.
     """
 
     config: DictConfig
@@ -33,7 +33,7 @@ def invocation() -> Invocation | None:
 
 
 def job_directory() -> Path | None:
-    """In a multirun, the directory that this job's run has to create; else None."""
+    """The directory that the run has to create; None leaves the choice to it."""
     current = _current.get()
     return None if current is None else current.job_directory
 

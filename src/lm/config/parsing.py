@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -45,6 +45,18 @@ def parse(config: DictConfig, schema: type[Root]) -> Root:
     for name in marks:
         setattr(parsed, name, MISSING)
     return parsed
+
+
+def narrowed(config: DictConfig, schema: type[Any]) -> DictConfig:
+    """What a verb's configuration has of another root's fields, as that root.
+
+    Args:
+        schema: a root whose fields are among those of `config`.
+    """
+    result = OmegaConf.structured(schema)
+    for name in result:
+        result[name] = config._get_node(name)  # the node: its schema, its interpolations
+    return cast(DictConfig, result)
 
 
 def check_interpolations(config: DictConfig) -> None:

@@ -1,104 +1,26 @@
 """One root schema per verb: what the whole configuration of a command is made of."""
 
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import Any
 
 from omegaconf import MISSING
 
 from lm import checks
+from lm.config.training_roots import (
+    ReproduceConfig,
+    TrainConfig,
+    VerifyResumeConfig,
+    check_name,
+)
 from lm.data.corpus import SPLITS, DataConfig, Unit
-from lm.data.tokenizers import TokenizerConfig
 from lm.errors import ConfigError
 from lm.evaluation.adaptation import DynamicConfig
 from lm.evaluation.bootstrap import BootstrapConfig
 from lm.evaluation.cache import CacheConfig
 from lm.evaluation.protocol import Protocol
 from lm.models import ModelConfig
-from lm.optim.base import OptimConfig
-from lm.optim.schedule_base import ScheduleConfig
 from lm.runtime.device import RuntimeConfig
 from lm.sampling import SamplingConfig
-from lm.training import TrainerConfig
-
-
-@dataclass(kw_only=True, slots=True)
-class TrainConfig:
-    """`lm train`.
-
-    Attributes:
-        seed: of every random draw of the run.
-        name: the run's experiment; its directory is `<runs>/<name>/<date>_<time>_<id>/`.
-        runs: the folder of all runs.
-        resume: a run directory to continue exactly as it was configured.
-        init_from: a run or checkpoint whose weights and tokenizer a new run starts from.
-        freeze: name prefixes of parameters that are not trained, such as `embedding`.
-        lr_scales: name prefix → factor on the learning rate of the parameters below it.
-        extend_vocabulary: with `init_from`, add the words of the new corpus to its vocabulary.
-    """
-
-    seed: int = 1
-    name: str = "default"
-    runs: str = "runs"
-    resume: str | None = None
-    init_from: str | None = None
-    freeze: list[str] = field(default_factory=list)
-    lr_scales: dict[str, float] = field(default_factory=dict)
-    extend_vocabulary: bool = False
-    model: ModelConfig = MISSING
-    data: DataConfig = MISSING
-    tokenizer: TokenizerConfig = MISSING
-    optim: OptimConfig = MISSING
-    schedule: ScheduleConfig = MISSING
-    trainer: TrainerConfig = MISSING
-    runtime: RuntimeConfig = MISSING
-
-    def __post_init__(self) -> None:
-        checks.at_least("seed", self.seed, 0)
-        _check_name(self.name)
-        for prefix, scale in self.lr_scales.items():
-            checks.non_negative(f"lr_scales.{prefix}", scale)
-        if self.trainer.max_seconds is not None and self.schedule.needs_horizon:
-            raise ConfigError(
-                f"trainer.max_seconds={self.trainer.max_seconds:g} gives the run no length in"
-                " steps, which this schedule needs",
-                "Set schedule=constant or plateau, or limit the run by steps, epochs or tokens.",
-            )
-        if self.extend_vocabulary and self.init_from is None and self.resume is None:
-            raise ConfigError(
-                "extend_vocabulary=true needs a vocabulary to extend",
-                "Set init_from=<run or checkpoint>.",
-            )
-
-
-@dataclass(kw_only=True, slots=True)
-class ReproduceConfig(TrainConfig):
-    """`lm reproduce`: a row's recipe, and whatever `lm train` could be told about it.
-
-    Attributes:
-        row: the published result; the command line takes it as NAME.
-        record: a folder that the records go to, besides the run's own directory.
-        fresh: train anew, although a run of this recipe is there.
-        changed_data: run on other data than the published ones; no reproduction then.
-    """
-
-    row: str = MISSING
-    record: str | None = None
-    fresh: bool = False
-    changed_data: bool = False
-
-    def __post_init__(self) -> None:
-        TrainConfig.__post_init__(self)
-        if self.resume is not None:
-            raise ConfigError(
-                f"resume={self.resume}: lm reproduce finds the run to continue by itself",
-                "Drop it, or continue that run with lm train.",
-            )
-        if not self.trainer.test:
-            raise ConfigError(
-                "trainer.test=false leaves nothing to compare with the published test value",
-                "Drop the override.",
-            )
 
 
 @dataclass(kw_only=True, slots=True)
@@ -245,20 +167,13 @@ class ImportConfig:
     data: DataConfig = MISSING
 
     def __post_init__(self) -> None:
-        _check_name(self.name)
-
-
-def _check_name(name: str) -> None:
-    path = PurePath(name)
-    if not path.parts or path.is_absolute() or ".." in path.parts:
-        raise ConfigError(
-            f"name must be a folder name inside runs, got {name!r}", "Set name=<experiment>."
-        )
+        check_name(self.name)
 
 
 ROOTS: dict[str, type[Any]] = {
     "train": TrainConfig,
     "reproduce": ReproduceConfig,
+    "verify-resume": VerifyResumeConfig,
     "evaluate": EvaluateConfig,
     "generate": GenerateConfig,
     "import": ImportConfig,

@@ -13,11 +13,16 @@ _SIGNALS = [
 
 
 class StopFlag:
-    """Set by a signal and read at step boundaries."""
+    """Set by a signal and read at step boundaries, after the step was saved if it had to be."""
 
     def __init__(self) -> None:
-        self.requested: str | None = None
+        self._signal: str | None = None
         self._deferring = False
+
+    @property
+    def requested(self) -> str | None:
+        """The signal that asks to stop, if one does."""
+        return self._signal
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Note the signal; where there is nothing to save yet, leave; on the second, too.
@@ -26,12 +31,12 @@ class StopFlag:
             Stopped: training has not begun.
             KeyboardInterrupt: on the second signal.
         """
-        if self.requested is not None:
+        if self._signal is not None:
             raise KeyboardInterrupt
-        self.requested = signal.Signals(number).name
+        self._signal = signal.Signals(number).name
         if not self._deferring:
             raise Stopped(
-                f"stopped by {self.requested} before training began",
+                f"stopped by {self._signal} before training began",
                 "Nothing is lost: the same command starts again.",
             )
 
