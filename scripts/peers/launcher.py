@@ -64,6 +64,10 @@ def _become(order: dict[str, Any]) -> None:
     for old, new in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(old, new)
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    # A shell's background jobs, and what they start, ignore some signals.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     random.seed()  # a fork would draw the same as the one before
 
 
