@@ -18,10 +18,13 @@ Damage = Callable[[Random, bytes], bytes]
 
 
 READABLE = "a readable checkpoint is left"
+_NEWEST = "the newest one is readable"
 _TIDY = "once the next run has saved, no half-written file is left"
 
 
-@row("save", "kill -9 inside a save", 100, files=True, readable=READABLE, tidy=_TIDY)
+@row(
+    "save", "kill -9 inside a save", 100, files=True, readable=READABLE, newest=_NEWEST, tidy=_TIDY
+)
 def killed_in_save(program: Program, trial: Trial) -> Iterator[Answer]:
     for k in range(trial.times):
         yield _killed_in_save(program, trial.place(k), trial.draws, trial.place(f"{k}-temporary"))
@@ -33,6 +36,7 @@ def killed_in_save(program: Program, trial: Trial) -> Iterator[Answer]:
     100,
     files=True,
     readable=READABLE,
+    newest=_NEWEST,
     tidy=_TIDY,
 )
 def killed_in_save_across(program: Program, trial: Trial) -> Iterator[Answer]:
@@ -55,21 +59,19 @@ def _killed_in_save(program: Program, place: Path, draws: Random, temporary: Pat
     process.wait()
     contents = program.probe(*program.everything(place))
     assert program.save_loop(place, environment, 1).wait() == 0
-    whole = program.everything(place)
-    debris = [p for p in [*place.rglob("*"), *temporary.rglob("*")] if _is_debris(p, whole)]
-    readable = any(not found.unreadable for found in contents)
+    files = [path for path in (*place.rglob("*"), *temporary.rglob("*")) if path.is_file()]
+    debris = set(files) - set(_meant(program, place))
     shutil.rmtree(place)
-    return Answer(
-        {"readable": readable, "tidy": not debris},
-        "the newest unreadable" if contents[0].unreadable else "",
-    )
+    readable = [not found.unreadable for found in contents]
+    return Answer({"readable": any(readable), "newest": readable[0], "tidy": not debris})
 
 
-def _is_debris(path: Path, whole: list[Path]) -> bool:
-    """A file that no checkpoint consists of."""
-    if path.is_dir() or path.name in ("last", "best"):
-        return False
-    return not any(path == other or other in path.parents for other in whole)
+def _meant(program: Program, place: Path) -> Iterator[Path]:
+    """The files of readable checkpoints, and what points to them."""
+    found = program.everything(place)
+    for path, contents in zip(found, program.probe(*found), strict=True):
+        if not contents.unreadable:
+            yield from [path, *path.rglob("*"), path.with_name("last"), path.with_name("best")]
 
 
 def _flip(draws: Random, content: bytes) -> bytes:

@@ -15,6 +15,7 @@ import random
 import runpy
 import signal
 import sys
+import tempfile
 import traceback
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ def _become(order: dict[str, Any]) -> None:
     """Take the folder, environment and log that a shell would have given the program."""
     os.chdir(order["folder"])
     os.environ.update(order["environment"])
+    tempfile.tempdir = None  # an import may have asked for it, and it is remembered
     nothing = os.open(os.devnull, os.O_RDONLY)
     log = os.open(order["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for old, new in ((nothing, 0), (log, 1), (log, 2)):

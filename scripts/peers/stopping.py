@@ -40,7 +40,7 @@ def whole_run(program: Program, trial: Trial, settings: Mapping[str, Any] | None
     return Whole(final, program.probe(final)[0].digest, seconds, done.steps)
 
 
-def _stopped(number: signal.Signals, program: Program, trial: Trial) -> Iterator[Answer]:
+def _stopped(number: signal.Signals, due: int, program: Program, trial: Trial) -> Iterator[Answer]:
     whole = whole_run(program, trial)
     done = 0
     for k in range(10 * trial.times):
@@ -50,10 +50,9 @@ def _stopped(number: signal.Signals, program: Program, trial: Trial) -> Iterator
         if not process.running:  # faster than the run that was timed
             continue
         process.send(number)
-        code = process.wait()
-        if code == 0 and process.steps == whole.steps:  # after its last step
+        if process.wait() == 0 and process.steps == whole.steps:  # after its last step
             continue
-        yield _after(program, place, process, whole, f"exit {code}")
+        yield _after(program, place, process, whole, due=due)
         done += 1
         if done == trial.times:
             return
@@ -65,30 +64,35 @@ def _after(
     place: Path,
     process: Process,
     whole: Whole,
-    seen: str,
+    *,
+    due: int,
     settings: Mapping[str, Any] | None = None,
 ) -> Answer:
-    """What is left after a stop, and what a resume makes of it."""
-    reached = process.steps
-    newest = program.probe(*program.checkpoints(place)[:1])
-    if newest and newest[0].unreadable:
-        seen += ", unreadable checkpoint"
+    """What is left after a stop, and what a resume makes of it.
+
+    Args:
+        due: the step from which on there has to be something to go on from.
+    """
+    code, reached = process.wait(), process.steps
+    held: dict[str, bool | None] = {"told": code != 0}
+    seen = f"exit {code}" + (", traceback" if process.traceback else "")
+    found = program.checkpoints(place)
+    if not found and reached < due:
+        return Answer(held, seen)
+    newest = program.probe(*found[:1])
     saved = (newest[0].step or 0) if newest and program.resumes else 0
     lost = max(0, reached - saved)
     # The step that was under way counts as begun, and is no loss.
-    held: dict[str, bool | None] = {"kept": lost <= 1, "told": process.wait() != 0}
-    held.update(resumed=False, same=None)
+    held.update(kept=lost <= 1, resumed=False, same=None)
     if program.resumes:
-        again = program.resume(place, settings) or program.train(place, settings)
-        held["resumed"] = again.wait() == 0
+        again = program.resume(place, settings)
+        held["resumed"] = again is not None and again.wait() == 0
         held["same"] = whole.digest in program.digests(place)
-    if process.traceback:
-        seen += ", traceback"
     return Answer(held, seen, {"steps_lost": float(lost)})
 
 
 row("sigterm", "SIGTERM at a random moment", 20, kept=KEPT, told=TOLD, resumed=RESUMED, same=SAME)(
-    partial(_stopped, signal.SIGTERM)
+    partial(_stopped, signal.SIGTERM, 2)
 )
 row(
     "sigint",
@@ -98,14 +102,14 @@ row(
     told=TOLD,
     resumed=RESUMED,
     same=SAME,
-)(partial(_stopped, signal.SIGINT))
+)(partial(_stopped, signal.SIGINT, 2))
 row(
     "kill",
     "kill -9 at a random moment",
     20,
     resumed="a resume goes on from the last save",
     same=SAME,
-)(partial(_stopped, signal.SIGKILL))
+)(partial(_stopped, signal.SIGKILL, SAVE_EVERY + 2))
 
 
 @row(
@@ -126,8 +130,7 @@ def recurrent_state(program: Program, trial: Trial) -> Iterator[Answer]:
         begun = trial.draws.randrange(SAVE_EVERY + 2, epoch - 1)
         process.reach(begun)
         process.send(signal.SIGKILL)
-        process.wait()
-        answer = _after(program, place, process, whole, "", settings)
+        answer = _after(program, place, process, whole, due=0, settings=settings)
         *_, last = program.probe(whole.final, *program.finals(place))
         far = {} if last.difference is None else {"weights_moved": last.difference}
         yield Answer(answer.held, measures=far)
