@@ -141,11 +141,10 @@ def _costs(costs: Record) -> Iterator[str]:
 
 
 def _peers(peers: Record) -> Iterator[str]:
-    from peers.table import render
+    from peers.report import render
 
     yield from ("## The same faults elsewhere", "")
-    yield from render(peers)
-    yield ""
+    yield from (render(peers), "")
 
 
 def _tail() -> list[str]:
