@@ -125,7 +125,7 @@ def test_what_is_lost_on_resume_is_found_and_named(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     in_this_process(monkeypatch)
-    monkeypatch.setattr(snapshot, "_recurrent_state", lambda model, tensors: None)
+    monkeypatch.setattr(snapshot, "_recurrent_state", lambda run, progress, tensors: None)
     verify(code=8)
     check_that_the_loss_is_found(*capsys.readouterr())
 
@@ -136,7 +136,7 @@ def test_what_is_lost_in_a_new_process_is_found(
 ) -> None:
     Path("sabotage.py").write_text(
         "from lm.training import snapshot\n"
-        "snapshot._recurrent_state = lambda model, tensors: None\n"
+        "snapshot._recurrent_state = lambda run, progress, tensors: None\n"
     )
     monkeypatch.setenv("LM_PLUGINS", "sabotage")
     # This process counts the plugin as loaded: it works in new ones alone.
