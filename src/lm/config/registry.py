@@ -180,6 +180,9 @@ def _register_built_in() -> None:
             _store(group, name, schema)
     for verb, root in ROOTS.items():
         ConfigStore.instance().store(group="schema/root", name=verb, node=root, provider="lm")
+    # Hydra copies the whole store, schema by schema, before each of its 140 looks for a verb's
+    # help, and before each composition; it copies again what it then takes out.
+    setattr(ConfigStore, "__deepcopy__", lambda store, memo: store)  # noqa: B010
 
 
 _register_built_in()
