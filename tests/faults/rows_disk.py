@@ -12,7 +12,7 @@ from checkpoints import KEEP, example, saved
 from failing_disk import FailingDisk
 from fault_plan import Figure, Finding, Trial, log_lines, row
 from power import crash_states
-from small_run import directory, outcome, resume, saved_step, train, workplace
+from small_run import outcome, resume, saved_step, whole_run, workplace
 
 from lm.checkpoint import CheckpointFolder, verifies
 from lm.errors import LmError, NumericError
@@ -64,15 +64,12 @@ def _two_lines(found: dict[str, object], code: int) -> bool:
     "the disk is full from a random change of a whole run on",
     "exit 6 and two lines; once there is room the run goes on from its newest checkpoint, exactly",
     Figure.resume,
-    few=2,
+    few=1,
     full=50,
 )
 def full_during_a_run(trial: Trial) -> Iterator[Finding]:
     with workplace(trial.folder):
-        assert train("whole").wait() == 0
-        whole = directory("whole")
-        assert whole is not None
-        expected = outcome(whole)
+        expected, _ = whole_run()
         with FailingDisk(trial.folder, "train") as disk:
             place = trial.place("counted")
             changes = disk.act(place, 0)["changes"]

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from fault_plan import Figure, Finding, Trial, row
 from processes import Child, until
-from rows_kill import BACKGROUND, recovered, whole_run
-from small_run import directory, train, workplace
+from rows_kill import BACKGROUND, recovered
+from small_run import directory, train, whole_run, workplace
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 INTERRUPTED = 130
