@@ -41,6 +41,7 @@ def final_weights(run: Path) -> bytes:
     return b"".join(tensors[key].numpy().tobytes() for key in sorted(tensors))
 
 
+@pytest.mark.slow  # row R2 of the fault campaign does it without starting Python each time
 def test_a_run_killed_with_kill_9_resumes_to_the_same_weights(
     workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
