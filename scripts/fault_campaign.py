@@ -6,7 +6,8 @@
     python scripts/fault_campaign.py --render        # the document alone
 
 Each row's result is kept in docs/reliability/rows.json as soon as it is there, so that the campaign
-can be run in parts. The document is made of those files and of nothing else.
+can be run in parts. The document is made of those files and of nothing else. The exit code is 1
+where a row does not hold.
 """
 
 import argparse
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--render", action="store_true", help="nothing but the document")
     parser.add_argument("--folder", type=Path, default=ROOT / "docs" / "reliability")
     given = parser.parse_args()
+    held = True
     with tempfile.TemporaryDirectory() as place:
         os.environ.setdefault("LM_CACHE", f"{place}/cache")
         if given.soak:
@@ -39,8 +41,12 @@ def main() -> None:
         if given.costs:
             costs.run(Path(place), given.folder)
         if not (given.soak or given.costs or given.render):
-            records.run(given.rows, Path(place), given.folder, few=given.few, seed=given.seed)
+            held = records.run(
+                given.rows, Path(place), given.folder, few=given.few, seed=given.seed
+            )
     document.write(given.folder)
+    if not held:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -6,12 +6,14 @@ from pathlib import Path
 from campaign.records import Record, load
 
 LATER = "R4, R12, S2, S6, S7, N5 and the part of L1 that runs under torchrun"
+FAMILIES = "RDCSNILX"
 EXECUTED = "payloads not executed"
 
 
 def write(folder: Path) -> None:
     """Write the document beside the folder of the records."""
-    lines = [*_head(), *_figures(load(folder / "rows.json")), *_rows(load(folder / "rows.json"))]
+    rows = dict(sorted(load(folder / "rows.json").items(), key=lambda item: _place(item[0])))
+    lines = [*_head(), *_figures(rows, load(folder / "costs.json")), *_rows(rows)]
     for name, section in (("soak", _soak), ("costs", _costs), ("peers", _peers)):
         found = load(folder / f"{name}.json")
         if found:
@@ -32,7 +34,12 @@ def _head() -> list[str]:
     ]
 
 
-def _figures(rows: dict[str, Record]) -> Iterator[str]:
+def _place(key: str) -> tuple[int, int, str]:
+    """Where a row stands: by what it is about, and by number."""
+    return FAMILIES.index(key[0]), int("".join(filter(str.isdigit, key))), key
+
+
+def _figures(rows: dict[str, Record], costs: Record) -> Iterator[str]:
     yield from ("## Figures", "", "| | |", "|---|--:|")
     for figure in dict.fromkeys(row["figure"] for row in rows.values()):
         chosen = [row for row in rows.values() if row["figure"] == figure]
@@ -42,8 +49,8 @@ def _figures(rows: dict[str, Record]) -> Iterator[str]:
         else:
             yield f"| {figure} | {held:,} of {tried:,} |"
     for name, title, digits in (
-        ("recovery_seconds", "seconds from a fault to the resumed run's end, median and p99", 1),
-        ("leaving_seconds", "seconds from a second SIGINT to the end, median and p99", 2),
+        ("recovery_seconds", "seconds from resuming to beyond the fault's step, median, p99", 2),
+        ("leaving_seconds", "seconds from a second SIGINT to the end, median, p99", 2),
     ):
         found = [row["measures"][name] for row in rows.values() if name in row.get("measures", {})]
         if found:
@@ -57,6 +64,10 @@ def _figures(rows: dict[str, Record]) -> Iterator[str]:
     if lost:
         most, key = max(lost)
         yield f"| most steps done again after kill -9, saving every 7 ({key}) | {most:.0f} |"
+    for name, found in costs.get("variants", {}).items():
+        if name.startswith("saves"):
+            share = 100 * found["stall_share"]
+            yield f"| share of the time in which training waits for {name} | {share:.2f} % |"
     yield ""
 
 
@@ -66,13 +77,14 @@ def _rows(rows: dict[str, Record]) -> Iterator[str]:
         "",
         f"Rows of several processes ({LATER}) arrive with them.",
         "",
-        "| | fault | what must hold | held | |",
-        "|---|---|---|--:|---|",
+        "| | fault | what must hold | held |",
+        "|---|---|---|--:|",
     )
     for key, row in rows.items():
-        mark = "" if row["held"] == row["tried"] else "**fails**"
         held = f"{row['held']:,} of {row['tried']:,}"
-        yield f"| {key} | {row['fault']} | {row['criterion']} | {held} | {mark} |"
+        if row["held"] != row["tried"]:
+            held = f"**{held}**"
+        yield f"| {key} | {row['fault']} | {row['criterion']} | {held} |"
     yield ""
     for words, keys in _grouped(rows).items():
         yield f"{', '.join(keys)}: {words}.  "

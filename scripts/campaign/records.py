@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -19,8 +20,12 @@ Record = dict[str, Any]
 _SHOWN_FAILURES = 20
 
 
-def run(keys: Sequence[str], place: Path, folder: Path, *, few: bool, seed: int) -> None:
-    """Carry out rows, all by default, and keep each result as soon as it is there."""
+def run(keys: Sequence[str], place: Path, folder: Path, *, few: bool, seed: int) -> bool:
+    """Carry out rows, all by default, and keep each result as soon as it is there.
+
+    Returns:
+        Whether all that was tried held.
+    """
     from fault_plan import carry_out
     from rows import ROWS
 
@@ -28,14 +33,17 @@ def run(keys: Sequence[str], place: Path, folder: Path, *, few: bool, seed: int)
     unknown = set(keys) - ROWS.keys()
     if unknown:
         sys.exit(f"no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
+    held = True
     for key in keys or ROWS:
         entry = ROWS[key]
         times = entry.few if few else entry.full
         sys.stderr.write(f"{key} x {times}: {entry.fault}\n")
+        (place / key).mkdir()
         try:
             record = _of(carry_out(entry, place / key, times, seed))
         except Exception:  # a row that cannot be done is a row that does not hold
             record = {"tried": 1, "held": 0, "failures": [traceback.format_exc()[-2000:]]}
+        shutil.rmtree(place / key, ignore_errors=True)
         record |= {
             "fault": entry.fault,
             "criterion": entry.criterion,
@@ -45,6 +53,8 @@ def run(keys: Sequence[str], place: Path, folder: Path, *, few: bool, seed: int)
         }
         sys.stderr.write(f"  {record['held']} of {record['tried']} hold\n")
         keep(folder / "rows.json", key, record)
+        held = held and record["held"] == record["tried"]
+    return held
 
 
 def _of(tally: Any) -> Record:

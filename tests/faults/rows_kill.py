@@ -93,10 +93,12 @@ def recovered(name: str, expected: str) -> Recovery:
     started = time.perf_counter()
     if run is None or saved_at is None:  # before its first save: nothing to go on from
         name = f"{name}-again"
-        code = train(name).wait()
+        child = train(name)
     else:
-        code = resume(run).wait()
+        child = resume(run)
+    until(lambda: reached_step(directory(name)) > reached, child)
     seconds = time.perf_counter() - started
+    code = child.wait()
     run = directory(name)
     exact = code == 0 and run is not None and outcome(run) == expected
     lost = float(max(0, reached - (saved_at or 0)))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 from bombs import CELLS, GREEDY, UNREAD, archives, configurations, json_files, zipped
-from fault_plan import Figure, Finding, Trial, row
+from fault_plan import Figure, Finding, Trial, log_lines, row
 from sentinel import LISTENING, watching
 from stranger import MANIFEST, RECIPE, TEXT, checkpoint_of, copied, good_run, seal
 from trials import drawn, in_child
@@ -206,7 +206,8 @@ def other_formats(trial: Trial) -> Iterator[Finding]:
             if name != MANIFEST:
                 seal(checkpoint_of(run))
             try:
-                lm.load(run)
+                with log_lines():
+                    lm.load(run)
                 said = "was loaded"
             except CheckpointError as error:
                 said = error.cause
