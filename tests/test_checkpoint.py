@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lm import checkpoint as module
 from lm.checkpoint import Checkpoint, CheckpointFolder, read, read_any, verify, write
+from lm.checkpoint import format as formats
 from lm.errors import CheckpointError, NumericError, StorageError
 
 FILES = ["model.safetensors", "training.safetensors", "state.json", "config.yaml", "tokenizer.json"]
@@ -92,7 +92,7 @@ def test_a_full_disk_at_any_write_leaves_the_old_checkpoint_and_no_debris(
     def full(*arguments: object, **named: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    real_text, real_save = Path.write_text, module.save_file
+    real_text, real_save = Path.write_text, formats.save_file
 
     def write_text(self: Path, *arguments: object, **named: object) -> int:
         return full() if self.name == name else real_text(self, *arguments, **named)  # type: ignore
@@ -101,7 +101,7 @@ def test_a_full_disk_at_any_write_leaves_the_old_checkpoint_and_no_debris(
         full() if path.name == name else real_save(tensors, path)
 
     monkeypatch.setattr(Path, "write_text", write_text)
-    monkeypatch.setattr(module, "save_file", save_file)
+    monkeypatch.setattr(formats, "save_file", save_file)
     with pytest.raises(StorageError, match="No space left"):
         folder.save(2, example(2), best=True, keep=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == before

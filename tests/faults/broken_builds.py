@@ -13,7 +13,9 @@ from typing import Any
 import torch
 from pytest import MonkeyPatch  # noqa: PT013
 
-from lm import checkpoint
+from lm.checkpoint import Checkpoint
+from lm.checkpoint import folder as folders
+from lm.checkpoint import format as formats
 from lm.optim import outliers
 from lm.optim.guard import Guard
 from lm.optim.optimizers import OPTIMIZERS
@@ -43,12 +45,12 @@ def without_the_recurrent_state(patch: MonkeyPatch) -> None:
 
 
 def without_fsync(patch: MonkeyPatch) -> None:
-    for module in (files, checkpoint):
+    for module in (files, formats):
         patch.setattr(module, "sync", lambda path: None)
 
 
 def without_the_rename(patch: MonkeyPatch) -> None:
-    def write(folder: Path, content: checkpoint.Checkpoint) -> None:
+    def write(folder: Path, content: Checkpoint) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         for name, text in (("state.json", "{}"), ("config.yaml", content.config)):
@@ -56,20 +58,20 @@ def without_the_rename(patch: MonkeyPatch) -> None:
             files.sync(folder / name)
         whole(folder, content)
 
-    whole = checkpoint.write
-    patch.setattr(checkpoint, "write", write)
+    whole = folders.write
+    patch.setattr(folders, "write", write)
 
 
 def without_the_manifest_check(patch: MonkeyPatch) -> None:
-    patch.setattr(checkpoint, "verify", lambda folder: None)
+    patch.setattr(formats, "verify", lambda folder: None)
 
 
 def without_looking_at_what_is_kept(patch: MonkeyPatch) -> None:
-    patch.setattr(checkpoint, "verifies", lambda folder: True)
+    patch.setattr(folders, "verifies", lambda folder: True)
 
 
 def without_looking_at_the_weights(patch: MonkeyPatch) -> None:
-    patch.setattr(checkpoint, "_finite", lambda tensor: True)
+    patch.setattr(formats, "_finite", lambda tensor: True)
 
 
 def without_skipping(patch: MonkeyPatch) -> None:

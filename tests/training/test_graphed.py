@@ -29,8 +29,7 @@ from lm.models.kernels import native, nll
 from lm.models.recurrent_config import InitialState
 from lm.models.rnn import RNN
 from lm.models.sampled import Sampler
-from lm.optim import OPTIMIZERS, clipping
-from lm.optim import base as optim_base
+from lm.optim import OPTIMIZERS, clipping, groups
 from lm.optim.clipping import ClipConfig
 from lm.optim.guard import Guard, SkipMethod
 from lm.runtime.compute import Compute, Kernels
@@ -320,7 +319,7 @@ def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch, optim: str) -> None:
     module = sys.modules[f"torch.optim.{optim}"]
     monkeypatch.setattr(module, "_get_capturable_supported_devices", lambda *_, **__: ["cpu"])
     options = {"capturable": True, "foreach": True}
-    monkeypatch.setattr(optim_base, "_implementation", lambda kind, parameters: options)
+    monkeypatch.setattr(groups, "_implementation", lambda kind, parameters: options)
 
 
 def test_learned_initial_state_is_trained_in_ordinary_steps():
@@ -429,7 +428,7 @@ def test_fused_optimizers_tell_torch_that_they_may_be_captured():
     class OnCuda:
         device, dtype = torch.device("cuda"), torch.float32
 
-    implementation = optim_base._implementation
+    implementation = groups._implementation
     assert implementation(torch.optim.Adam, [OnCuda()]) == {"fused": True, "capturable": True}
     assert implementation(torch.optim.SGD, [OnCuda()]) == {"fused": True}
     assert implementation(torch.optim.NAdam, [OnCuda()]) == {"capturable": True}

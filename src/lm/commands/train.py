@@ -18,7 +18,7 @@ from lm.evaluation import evaluate
 from lm.metrics import tags
 from lm.models import NgramConfig, RecurrentModel
 from lm.models.language_model import parameter_counts, part_of
-from lm.optim.base import is_prefix
+from lm.optim.groups import is_prefix
 from lm.run_directory import RunDirectory
 from lm.runtime.device import machine
 from lm.training.identity import fingerprints

@@ -9,13 +9,8 @@ import torch
 from torch import nn
 
 from lm import checks
-from lm.optim.base import (
-    OptimConfig,
-    Optimizers,
-    check_lr_scales,
-    check_no_decay,
-    torch_optimizer,
-)
+from lm.optim.base import OptimConfig, Optimizers
+from lm.optim.groups import check_lr_scales, check_no_decay, torch_optimizer
 
 _NOT_HIDDEN = ("embedding", "head")
 

@@ -1,20 +1,18 @@
-"""Checkpoints: atomic, verified, free of pickle, and enough to continue to the last bit.
+"""One checkpoint on disk: written whole or not at all, and verified before it is read.
 
-checkpoints/step-000001234/
+step-000001234/
     model.safetensors       parameters by name
     training.safetensors    optimiser, recurrent state, running sums
     state.json              step, epoch, position, schedule, best, counters, machine
     config.yaml             the run's configuration, without interpolations
     tokenizer.json
     manifest.json           SHA-256 and size of every file; written last
-checkpoints/last, checkpoints/best      text files that name one of the folders
 """
 
 import json
 import logging
 import os
 import re
-import shutil
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,14 +24,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lm.errors import CheckpointError, NumericError
-from lm.runtime.files import (
-    folder_atomically,
-    restore_interrupted,
-    sha256,
-    storage_errors,
-    sync,
-    write_atomically,
-)
+from lm.runtime.files import folder_atomically, sha256, storage_errors, sync
 from lm.runtime.untrusted import REMEDY, contained, read_json_object, read_tensors, read_text
 
 FORMAT = 1
@@ -43,13 +34,10 @@ FILES = frozenset(
 )
 """What a checkpoint consists of, besides its manifest."""
 # In bytes. JSON may take twenty times as much in memory: what is larger is an attack.
-_MAX_POINTER = 1 << 10
 _MAX_MANIFEST = 1 << 20
 _MAX_STATE = 16 << 20
 _MAX_CONFIG = 1 << 20
 _MAX_TOKENIZER = 128 << 20  # a million words have 10 MB in English, 70 MB in Cyrillic
-_NAME = re.compile(r"step-\d{9,}")
-_NUMBER = re.compile(r"(?:step-)?(\d+)")
 _SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
 
 log = logging.getLogger(__name__)
@@ -213,125 +201,3 @@ def verifies(folder: Path) -> bool:
         log.warning("%s", error.cause)
         return False
     return True
-
-
-class CheckpointFolder:
-    """A run's `checkpoints/` folder with its pointers and retention."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def open_for_writing(self) -> None:
-        """Create the folder and clean up after a process that died while saving."""
-        with storage_errors(f"create {self.path}"):
-            self.path.mkdir(parents=True, exist_ok=True)
-            restore_interrupted(self.path)
-
-    def of_step(self, step: int) -> Path:
-        """Where the checkpoint of a step is, or would be."""
-        return self.path / f"step-{step:09d}"
-
-    def save(self, step: int, checkpoint: Checkpoint, *, best: bool, keep: int) -> Path:
-        """Write `step-…`, move the pointers, and drop all but the newest `keep` and the best."""
-        folder = self.of_step(step)
-        write(folder, checkpoint)
-        with storage_errors(f"save {folder}"):
-            for pointer in ("last", "best") if best else ("last",):
-                write_atomically(self.path / pointer, folder.name.encode())
-        self._retire(folder, keep)
-        return folder
-
-    def _retire(self, newest: Path, keep: int) -> None:
-        """Delete what is older than the newest `keep` that verify, `newest` among them.
-
-        Each is read again first: one that was damaged since is no reason to delete a good one.
-        """
-        # A later step can only be one that did not verify when this run was resumed: it must
-        # not count, or it would push out the good ones.
-        older = [folder for folder in self.newest_first() if _step(folder) < _step(newest)]
-        verified = 1  # the newest was hashed from what was written
-        best = self._pointer("best")
-        for folder in older:
-            if verified >= keep:
-                if folder.name != best:
-                    shutil.rmtree(folder, ignore_errors=True)
-            elif verifies(folder):
-                verified += 1
-
-    def newest_first(self) -> list[Path]:
-        """The checkpoints by step, whatever the clock says."""
-        if not self.path.is_dir():
-            return []
-        folders = [path for path in self.path.iterdir() if _NAME.fullmatch(path.name)]
-        return sorted(folders, key=_step, reverse=True)
-
-    def _pointer(self, name: str) -> str | None:
-        try:
-            target = read_text(self.path / name, _MAX_POINTER).strip()
-        except CheckpointError:
-            return None
-        return target if _NAME.fullmatch(target) else None
-
-    def find(self, which: str) -> Path:
-        """The folder that `last`, `best` or `step-…` names; not verified yet."""
-        number = _NUMBER.fullmatch(which)
-        name = self._pointer(which) if which in ("last", "best") else which
-        if number:
-            name = self.of_step(int(number[1])).name
-        if name is None and self.newest_first():
-            name = self.newest_first()[0].name
-        if name is None or not (self.path / name).is_dir():
-            there = ", ".join(folder.name for folder in self.newest_first()) or "none"
-            raise CheckpointError(
-                f"no checkpoint {which!r} in {self.path}; there: {there}",
-                "Set checkpoint=last, best or one of those.",
-            )
-        return self.path / name
-
-    def newest_good(self) -> tuple[Path, Checkpoint]:
-        """The newest checkpoint that verifies; says which ones it passed over.
-
-        Raises:
-            CheckpointError: there is none. Never a silent fresh start.
-        """
-        causes = []
-        for folder in self.newest_first():
-            try:
-                return folder, read(folder)
-            except CheckpointError as error:
-                log.warning("%s; trying the one before", error.cause)
-                causes.append(error.cause)
-        raise CheckpointError(
-            f"no good checkpoint in {self.path}{': ' if causes else ''}{'; '.join(causes[:1])}",
-            "Start again without resume=, or restore the folder from a backup.",
-        )
-
-
-def _step(folder: Path) -> int:
-    return int(folder.name.removeprefix("step-"))
-
-
-def read_any(path: Path, which: str) -> tuple[Path, Checkpoint]:
-    """The checkpoint that a run directory or a checkpoint folder means, verified.
-
-    Where a run's `best` or `last` is damaged, the newest good one takes its place, and the log
-    says so; a checkpoint named by its step has no substitute.
-
-    Raises:
-        CheckpointError: there is none, or the one named is damaged.
-    """
-    if (path / MANIFEST).is_file():
-        return path, read(path)
-    folder = CheckpointFolder(path / "checkpoints")
-    if not folder.newest_first():
-        runs = sorted(str(found.parent) for found in path.glob("*/checkpoints"))
-        hint = f"Runs inside: {', '.join(runs[-3:])}." if runs else "Give a run directory."
-        raise CheckpointError(f"no run or checkpoint at {path}", hint)
-    try:
-        found = folder.find(which)
-        return found, read(found)
-    except CheckpointError as error:
-        if which not in ("best", "last"):
-            raise
-        log.warning("%s; taking the newest good checkpoint instead", error.cause)
-        return folder.newest_good()
