@@ -236,6 +236,7 @@ def test_external_vocabulary_keeps_its_order(folder: Path) -> None:
     [
         (b"a\nb\na\n", "entry 3, 'a', is listed twice"),
         (b"a b\n", "entry 1, 'a b', is not one word"),
+        (b" \n\n", "vocabulary.txt has no words"),
     ],
 )
 def test_faulty_external_vocabulary(folder: Path, content: bytes, message: str) -> None:

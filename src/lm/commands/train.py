@@ -81,7 +81,7 @@ def assemble(start: Start, held: ExitStack, stop: StopFlag) -> Trainer:
         config.trainer.batch_size,
         config.trainer.window,
         config.data.unit,
-        label=f"the training split of {start.corpus.name}",
+        label=start.corpus.describe("train"),
     )
     start.settle_sizes(prepared.tokenizer.vocab_size)
     model = start.build_model(prepared.tokenizer, prepared.stores["train"])

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,15 +119,33 @@ class TokenStore:
         """Why the tokens do not give the original text back, or None when they do."""
         return self.header.lossless_reason()
 
-    def verify(self) -> None:
-        """Compare every file with its hash.
+    def verify(self, tokenizer: str, vocab_size: int) -> None:
+        """Compare every file with its hash, and every id with the vocabulary.
+
+        Args:
+            tokenizer: fingerprint of the tokenizer that the tokens must be of.
 
         Raises:
-            DataError: a file was altered.
+            DataError: a file was altered, or the store is another tokenizer's.
         """
+        if (self.header.tokenizer, self.header.vocab_size) != (tokenizer, vocab_size):
+            raise DataError(f"token store {self.path} is of another tokenizer", _REMEDY)
         for file in self.header.files:
             if sha256(self.path / file.name) != file.sha256:
                 raise DataError(f"{self.path / file.name} is damaged: its hash differs", _REMEDY)
+        # A header may agree with its files and still not say what is in them.
+        highest = max(self._highest(shard) for shard in self._shards)
+        if highest >= vocab_size:
+            raise DataError(
+                f"token store {self.path} has id {highest}, the vocabulary ends at"
+                f" {vocab_size - 1}",
+                _REMEDY,
+            )
+
+    @staticmethod
+    def _highest(shard: NDArray[np.unsignedinteger[Any]]) -> int:
+        """The largest id, without mapping all of a shard at once."""
+        return max(int(shard[k : k + (1 << 22)].max()) for k in range(0, len(shard), 1 << 22))
 
 
 def write_store(
