@@ -9,6 +9,7 @@ import rows_limits  # noqa: F401
 import rows_numbers  # noqa: F401
 import rows_resume  # noqa: F401
 import rows_signals  # noqa: F401
+import rows_text  # noqa: F401
 from fault_plan import ROWS
 
 __all__ = ["ROWS"]

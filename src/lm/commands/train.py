@@ -60,10 +60,10 @@ def train(config: TrainConfig, stop: StopFlag | None = None) -> Trainer:
         trainer = assemble(start, held, stop)
         directory = trainer.directory
         held.enter_context(directory.logging())
-        held.enter_context(directory.summarised(partial(standing, trainer)))
-        if start.resumed is not None:
+        if start.resumed is not None:  # what is refused leaves the summary as it was
             restore(trainer, start.resumed)
-        else:
+        held.enter_context(directory.summarised(partial(standing, trainer)))
+        if start.resumed is None:
             directory.describe(start.run_text, list(call.overrides), machine(start.compute.device))
         with trainer.logs(start.resumed), stop.deferring():
             announce(trainer, start)
