@@ -1,5 +1,6 @@
 """All rows of the campaign, by importing the modules that enter them."""
 
+import rows_bytes  # noqa: F401
 import rows_corruption  # noqa: F401
 import rows_disk  # noqa: F401
 import rows_fuzz  # noqa: F401
