@@ -7,6 +7,7 @@ import rows_fuzz  # noqa: F401
 import rows_hostile  # noqa: F401
 import rows_kill  # noqa: F401
 import rows_limits  # noqa: F401
+import rows_line  # noqa: F401
 import rows_numbers  # noqa: F401
 import rows_resume  # noqa: F401
 import rows_signals  # noqa: F401

@@ -173,10 +173,7 @@ def lost(
     if (store.lossless_reason() is None) != (decoded == joined):
         return f"{store.lossless_reason()}, but {decoded[:300]!r} of {joined[:300]!r}"
     for part, tokens in zip(texts, encoded, strict=True):
-        if (
-            not unknown
-            and b"<eos>" not in part
-            and tokenizer.decode(tokens).split() != part.split()
-        ):
-            return f"lost words: {tokenizer.decode(tokens)[:300]!r} of {part[:300]!r}"
+        found = tokenizer.decode(tokens).split()
+        if not unknown and b"<eos>" not in part and found != part.split():
+            return f"lost words: {found[:50]} of {part[:300]!r}"
     return None

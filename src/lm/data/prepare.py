@@ -26,7 +26,7 @@ from lm.runtime.lock import exclusive
 logger = logging.getLogger(__name__)
 
 # Raised when the same input would give other tokens than before.
-VERSION = 1
+VERSION = 2
 BATCH_BYTES = 1 << 18
 
 

@@ -6,10 +6,10 @@ units.bin                uint64: position of the last token of each unit; absent
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +18,12 @@ from lm.data.pieces import TextCounts
 from lm.data.store_header import HEADER, Header, check_files, read_header
 from lm.data.store_writer import StoreWriter
 from lm.errors import DataError
-from lm.runtime.files import folder_atomically, sha256, storage_errors
+from lm.runtime.files import folder_atomically, storage_errors
 
 SHARD_TOKENS = 1 << 27
 # Enough to tell the frequent tokens from the rare ones.
 COUNTED_TOKENS = 1 << 26
+_CHUNK_BYTES = 1 << 22  # whole ids of any width
 _REMEDY = "Delete that folder; it is prepared again when needed."
 
 
@@ -130,11 +131,16 @@ class TokenStore:
         """
         if (self.header.tokenizer, self.header.vocab_size) != (tokenizer, vocab_size):
             raise DataError(f"token store {self.path} is of another tokenizer", _REMEDY)
+        highest = 0
         for file in self.header.files:
-            if sha256(self.path / file.name) != file.sha256:
+            digest = hashlib.sha256()
+            for chunk in self._chunks(file.name):
+                digest.update(chunk)
+                if file is not self.header.units:
+                    highest = max(highest, int(np.frombuffer(chunk, self.header.dtype).max()))
+            if digest.hexdigest() != file.sha256:
                 raise DataError(f"{self.path / file.name} is damaged: its hash differs", _REMEDY)
         # A header may agree with its files and still not say what is in them.
-        highest = max(self._highest(shard) for shard in self._shards)
         if highest >= vocab_size:
             raise DataError(
                 f"token store {self.path} has id {highest}, the vocabulary ends at"
@@ -142,10 +148,11 @@ class TokenStore:
                 _REMEDY,
             )
 
-    @staticmethod
-    def _highest(shard: NDArray[np.unsignedinteger[Any]]) -> int:
-        """The largest id, without mapping all of a shard at once."""
-        return max(int(shard[k : k + (1 << 22)].max()) for k in range(0, len(shard), 1 << 22))
+    def _chunks(self, name: str) -> Iterator[bytes]:
+        """A file of the store, some megabytes at a time: what is mapped would count as memory."""
+        with (self.path / name).open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk
 
 
 def write_store(
