@@ -225,8 +225,10 @@ def test_several_may_prepare_the_same_text_at_once(
         return write_store(path, *args, **kwargs)
 
     def contend(_: int) -> str:
-        stores = prepare(corpus, WordConfig(), Unit.line, tmp_path / "cache").stores
-        stores["train"].verify()
+        prepared = prepare(corpus, WordConfig(), Unit.line, tmp_path / "cache")
+        stores = prepared.stores
+        tokenizer = prepared.tokenizer
+        stores["train"].verify(tokenizer.fingerprint, tokenizer.vocab_size)
         return stores["train"].fingerprint
 
     monkeypatch.setattr(prepare_module, "write_store", counted)
@@ -239,12 +241,12 @@ def test_several_may_prepare_the_same_text_at_once(
 
 
 def test_a_split_without_tokens_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="the valid split of test has no tokens"):
+    with pytest.raises(DataError, match=r"the valid split of test \(.*valid.txt\) has no tokens"):
         prepare(corpus_of(tmp_path, b"a", valid=b" "), WordConfig(), Unit.line, tmp_path / "cache")
 
 
 def test_an_empty_split_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="the valid split of test is empty"):
+    with pytest.raises(DataError, match=r"the valid split of test \(.*valid.txt\) is empty"):
         prepare(corpus_of(tmp_path, b"a", valid=b""), ByteConfig(), Unit.stream, tmp_path / "cache")
     assert not (tmp_path / "cache").exists()
 
@@ -265,7 +267,7 @@ def test_a_file_that_changes_meanwhile_is_noticed(
         return ByteTokenizer()
 
     monkeypatch.setattr(ByteConfig, "build", build_and_write)
-    with pytest.raises(DataError, match="train split of test changed while they were read"):
+    with pytest.raises(DataError, match=r"train split of test \(.*\) changed while they were read"):
         prepare(corpus, ByteConfig(), Unit.stream, tmp_path / "cache")
 
 

@@ -249,6 +249,7 @@ def test_impossible_fields_of_text_are_refused(
     [
         ("missing.txt", DataError, r"data.path=missing.txt: no such file: .*missing.txt"),
         ("*.md", DataError, r"data.path=\*.md: no such file"),
+        ("/dev/zero", DataError, r"neither a file nor a folder: /dev/zero"),
         ("folder", DataError, r"no file matching '\*' in .*folder"),
         ("empty.txt", DataError, r"empty.txt is empty"),
         ("tiny.txt", DataError, r"tiny.txt: 2 bytes are too few to cut into 3 splits"),

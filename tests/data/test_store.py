@@ -1,5 +1,6 @@
 """A token store gives back exactly what was written, or says that it cannot."""
 
+import hashlib
 import json
 import signal
 from collections.abc import Callable, Iterator
@@ -153,14 +154,30 @@ def test_damage_is_noticed_on_opening(tmp_path: Path, damage: Callable[[Path], o
 
 def test_a_flipped_bit_is_noticed_by_verify(tmp_path: Path) -> None:
     blocks = [Block(IDS, np.array([999]))]
-    path = write_store(tmp_path / "store", blocks, vocab_size=1009).path
+    path = write_store(tmp_path / "store", blocks, vocab_size=1009, tokenizer="t").path
     for name in ("shard-00000.bin", "units.bin"):
         raw = (path / name).read_bytes()
-        TokenStore.open(path).verify()
+        TokenStore.open(path).verify("t", 1009)
         (path / name).write_bytes(bytes([raw[0] ^ 1]) + raw[1:])
         with pytest.raises(DataError, match=f"{name} is damaged"):
-            TokenStore.open(path).verify()
+            TokenStore.open(path).verify("t", 1009)
         (path / name).write_bytes(raw)
+
+
+def test_a_store_is_of_one_tokenizer_and_its_ids_are_in_the_vocabulary(tmp_path: Path) -> None:
+    path = write_store(tmp_path / "store", [Block(IDS)], vocab_size=1009, tokenizer="t").path
+    for tokenizer, vocab_size in (("u", 1009), ("t", 1010)):
+        with pytest.raises(DataError, match="of another tokenizer"):
+            TokenStore.open(path).verify(tokenizer, vocab_size)
+    shard = path / "shard-00000.bin"
+    raw = bytearray(shard.read_bytes())
+    raw[10:12] = (1009).to_bytes(2, "little")
+    shard.write_bytes(raw)
+    header = json.loads((path / "header.json").read_text())
+    header["shards"][0]["sha256"] = hashlib.sha256(raw).hexdigest()
+    (path / "header.json").write_text(json.dumps(header))
+    with pytest.raises(DataError, match=r"has id 1009, the vocabulary ends at 1008"):
+        TokenStore.open(path).verify("t", 1009)
 
 
 def test_a_text_without_tokens_is_refused(tmp_path: Path) -> None:

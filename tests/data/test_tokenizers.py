@@ -27,6 +27,7 @@ from lm.data.tokenizers import (
     save_tokenizer,
     tokenizer_from_json,
 )
+from lm.data.tokenizers import bpe as bpe_module
 from lm.data.tokenizers import counting as counting_module
 from lm.data.tokenizers.counting import WordCounter
 from lm.errors import CheckpointError, ConfigError, DataError, LmError
@@ -236,6 +237,7 @@ def test_external_vocabulary_keeps_its_order(folder: Path) -> None:
     [
         (b"a\nb\na\n", "entry 3, 'a', is listed twice"),
         (b"a b\n", "entry 1, 'a b', is not one word"),
+        (b" \n\n", "vocabulary.txt has no words"),
     ],
 )
 def test_faulty_external_vocabulary(folder: Path, content: bytes, message: str) -> None:
@@ -290,6 +292,16 @@ def test_bpe_training_is_deterministic_and_samples_evenly(folder: Path) -> None:
         half = BpeConfig(vocab_size=350, sample_bytes=len(PYTHON)).build(source)
     assert half.vocab_size == 350
     assert half.fingerprint != config.build(source).fingerprint
+
+
+def test_bpe_learns_from_parts_of_bounded_length(folder: Path) -> None:
+    division = bpe_module.learned_division()
+    for run in ("x" * 1000, "!" * 1000, " " * 1000, "\n" * 1000, "\u00e9" * 1000):
+        lengths = [stop - start for _, (start, stop) in division.pre_tokenize_str(run)]
+        assert (max(lengths), sum(lengths)) == (bpe_module.LONGEST_LEARNED, 1000), run[0]
+    text = "def f(x):\n\n    return x_1234 + '\u00e9t\u00e9'  # ok\n"
+    ordinary = bpe_module._division(bpe_module.PATTERN)
+    assert division.pre_tokenize_str(text) == ordinary.pre_tokenize_str(text)
 
 
 def test_extension_keeps_ids_and_appends_what_is_frequent(folder: Path) -> None:

@@ -59,6 +59,13 @@ def of_another_machine(path: Path, age: float) -> None:
     os.utime(path, (then, then))
 
 
+@pytest.fixture
+def _short_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ownership, "WATCHED_SECONDS", 0.05)
+    monkeypatch.setattr(ownership, "_LOOK_SECONDS", 0.01)
+
+
+@pytest.mark.usefixtures("_short_watch")
 def test_an_owner_on_another_machine_is_believed_as_long_as_it_shows_itself(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     of_another_machine(path, STALE_SECONDS - 60)
@@ -69,6 +76,20 @@ def test_an_owner_on_another_machine_is_believed_as_long_as_it_shows_itself(tmp_
     with owning(path):
         pass
     assert sorted(p.name for p in tmp_path.iterdir()) == ["lock"]
+
+
+@pytest.mark.usefixtures("_short_watch")
+@pytest.mark.parametrize("age", [86_400.0, -86_400.0])
+def test_a_clock_that_was_set_makes_nobody_dead_or_alive(tmp_path: Path, age: float) -> None:
+    path = tmp_path / "lock"
+    of_another_machine(path, age)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "sleep", lambda seconds: os.utime(path))
+        with pytest.raises(StorageError, match=r"in use by process \d+ on elsewhere"):
+            owning(path).__enter__()
+    of_another_machine(path, age)
+    with owning(path):
+        pass
 
 
 def test_the_owner_shows_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

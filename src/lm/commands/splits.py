@@ -57,7 +57,7 @@ class Splits:
             )
         prepared = prepare(self.corpus, self.loaded.tokenizer, self.unit, self.cache, splits=[name])
         store = prepared.stores[name]
-        check_evaluable(store)
+        check_evaluable(store, self.corpus.describe(name))
         if self.own:
             self._compare(name, store)
         return Text(name, store, self.unit, limit)

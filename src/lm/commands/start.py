@@ -110,7 +110,7 @@ class Start:
             self.corpus, self.tokenizer, config.data.unit, config.runtime.cache_folder()
         )
         for split in ("valid", "test"):
-            check_evaluable(prepared.stores[split])
+            check_evaluable(prepared.stores[split], self.corpus.describe(split))
         return prepared
 
     def build_model(self, tokenizer: Tokenizer, text: TokenStore) -> LanguageModel:

@@ -60,10 +60,10 @@ def train(config: TrainConfig, stop: StopFlag | None = None) -> Trainer:
         trainer = assemble(start, held, stop)
         directory = trainer.directory
         held.enter_context(directory.logging())
-        held.enter_context(directory.summarised(partial(standing, trainer)))
-        if start.resumed is not None:
+        if start.resumed is not None:  # what is refused leaves the summary as it was
             restore(trainer, start.resumed)
-        else:
+        held.enter_context(directory.summarised(partial(standing, trainer)))
+        if start.resumed is None:
             directory.describe(start.run_text, list(call.overrides), machine(start.compute.device))
         with trainer.logs(start.resumed), stop.deferring():
             announce(trainer, start)
@@ -81,7 +81,7 @@ def assemble(start: Start, held: ExitStack, stop: StopFlag) -> Trainer:
         config.trainer.batch_size,
         config.trainer.window,
         config.data.unit,
-        label=f"the training split of {start.corpus.name}",
+        label=start.corpus.describe("train"),
     )
     start.settle_sizes(prepared.tokenizer.vocab_size)
     model = start.build_model(prepared.tokenizer, prepared.stores["train"])

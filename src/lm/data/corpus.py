@@ -70,6 +70,13 @@ class Corpus:
         documents: tuple[Document, ...] = getattr(self, name)
         return documents
 
+    def describe(self, name: str) -> str:
+        """A split with the file that it is in, for messages."""
+        paths = list(dict.fromkeys(document.path for document in self.split(name)))
+        more = f" and {len(paths) - 1:,} more" if len(paths) > 1 else ""
+        where = f" ({paths[0]}{more})" if paths else ""
+        return f"the {name} split of {self.name}{where}"
+
 
 @dataclass(kw_only=True, slots=True)
 class DataConfig:

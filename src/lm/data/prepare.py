@@ -26,7 +26,7 @@ from lm.runtime.lock import exclusive
 logger = logging.getLogger(__name__)
 
 # Raised when the same input would give other tokens than before.
-VERSION = 1
+VERSION = 2
 BATCH_BYTES = 1 << 18
 
 
@@ -57,14 +57,15 @@ def prepare(
     """
     for name in splits:
         if size(corpus.split(name)) == 0:
-            raise DataError(f"the {name} split of {corpus.name} is empty", "Give it some text.")
+            raise DataError(f"{corpus.describe(name)} is empty", "Give it some text.")
     hashes = {name: _content_hash(corpus.split(name)) for name in splits}
     if isinstance(tokenizer, TokenizerConfig):
         train_hash = hashes.get("train") or _content_hash(corpus.train)
         tokenizer = _trained(tokenizer, corpus.train, train_hash, cache / "tokenizers")
     stores = {}
     for name, content in hashes.items():
-        split = _Split(f"the {name} split of {corpus.name}", corpus.split(name), content)
+        label = f"the {name} split of {corpus.name}"
+        split = _Split(label, corpus.describe(name), corpus.split(name), content)
         stores[name] = _stored(split, tokenizer, unit, cache / "tokens")
     return Prepared(tokenizer, stores)
 
@@ -72,6 +73,7 @@ def prepare(
 @dataclass(frozen=True, slots=True)
 class _Split:
     name: str
+    described: str
     documents: Sequence[Document]
     content: str
 
@@ -117,7 +119,7 @@ def _stored(split: _Split, tokenizer: Tokenizer, unit: Unit, folder: Path) -> To
         if path.exists():
             try:
                 store = TokenStore.open(path)
-                store.verify()
+                store.verify(tokenizer.fingerprint, tokenizer.vocab_size)
                 return store
             except DataError as error:
                 logger.warning("encoding %s again: %s", split.name, error.cause)
@@ -162,7 +164,7 @@ class _Encoder:
             yield self._encode(batch)
         if self._num_tokens == 0:
             raise DataError(
-                f"{self._split.name} has no tokens: all of it is whitespace",
+                f"{self._split.described} has no tokens: all of it is whitespace",
                 "Give it at least one word.",
             )
 
@@ -176,7 +178,7 @@ class _Encoder:
             yield piece
         if whole.hexdigest() != self._split.content:
             raise DataError(
-                f"the files of {self._split.name} changed while they were read",
+                f"the files of {self._split.described} changed while they were read",
                 "Start again when nothing writes to them.",
             )
 

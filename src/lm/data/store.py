@@ -6,7 +6,7 @@ units.bin                uint64: position of the last token of each unit; absent
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -18,11 +18,12 @@ from lm.data.pieces import TextCounts
 from lm.data.store_header import HEADER, Header, check_files, read_header
 from lm.data.store_writer import StoreWriter
 from lm.errors import DataError
-from lm.runtime.files import folder_atomically, sha256, storage_errors
+from lm.runtime.files import folder_atomically, storage_errors
 
 SHARD_TOKENS = 1 << 27
 # Enough to tell the frequent tokens from the rare ones.
 COUNTED_TOKENS = 1 << 26
+_CHUNK_BYTES = 1 << 22  # whole ids of any width
 _REMEDY = "Delete that folder; it is prepared again when needed."
 
 
@@ -119,15 +120,39 @@ class TokenStore:
         """Why the tokens do not give the original text back, or None when they do."""
         return self.header.lossless_reason()
 
-    def verify(self) -> None:
-        """Compare every file with its hash.
+    def verify(self, tokenizer: str, vocab_size: int) -> None:
+        """Compare every file with its hash, and every id with the vocabulary.
+
+        Args:
+            tokenizer: fingerprint of the tokenizer that the tokens must be of.
 
         Raises:
-            DataError: a file was altered.
+            DataError: a file was altered, or the store is another tokenizer's.
         """
+        if (self.header.tokenizer, self.header.vocab_size) != (tokenizer, vocab_size):
+            raise DataError(f"token store {self.path} is of another tokenizer", _REMEDY)
+        highest = 0
         for file in self.header.files:
-            if sha256(self.path / file.name) != file.sha256:
+            digest = hashlib.sha256()
+            for chunk in self._chunks(file.name):
+                digest.update(chunk)
+                if file is not self.header.units:
+                    highest = max(highest, int(np.frombuffer(chunk, self.header.dtype).max()))
+            if digest.hexdigest() != file.sha256:
                 raise DataError(f"{self.path / file.name} is damaged: its hash differs", _REMEDY)
+        # A header may agree with its files and still not say what is in them.
+        if highest >= vocab_size:
+            raise DataError(
+                f"token store {self.path} has id {highest}, the vocabulary ends at"
+                f" {vocab_size - 1}",
+                _REMEDY,
+            )
+
+    def _chunks(self, name: str) -> Iterator[bytes]:
+        """A file of the store, some megabytes at a time: what is mapped would count as memory."""
+        with (self.path / name).open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                yield chunk
 
 
 def write_store(

@@ -21,16 +21,19 @@ from lm.models.base import State, slice_streams
 from lm.runtime.compute import exact_products
 
 
-def check_evaluable(store: TokenStore) -> None:
+def check_evaluable(store: TokenStore, label: str = "") -> None:
     """Refuse a split without a target; before training, so that its end holds no surprise.
+
+    Args:
+        label: what the user knows the text by.
 
     Raises:
         DataError: the split has fewer than two tokens.
     """
     if len(store) < 2:
         raise DataError(
-            f"{store.path} has {len(store)} tokens, evaluation needs at least 2",
-            "Give a longer text.",
+            f"{label or store.path} has {len(store)} tokens, evaluation needs at least 2",
+            "Give it a longer text.",
         )
 
 

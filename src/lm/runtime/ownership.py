@@ -2,7 +2,8 @@
 
 The operating system's lock decides where it works, and ends with the process. It does not reach
 across machines on every network file system, and some have none; so the owner also writes down who
-it is, and touches the file as long as it lives.
+it is, and touches the file as long as it lives. A clock may be set meanwhile, by a day: how old the
+file looks can save waiting for its owner, but nobody is taken for dead who was not watched.
 """
 
 import json
@@ -10,6 +11,7 @@ import logging
 import os
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +26,9 @@ from lm.runtime.lock import try_lock
 HEARTBEAT_SECONDS = 30.0
 # Ten missed: a machine that is merely slow is not taken for a dead one.
 STALE_SECONDS = 300.0
+# Two touches, and some time for a network file system to show them.
+WATCHED_SECONDS = 75.0
+_LOOK_SECONDS = 1.0
 _LONGEST = 4096
 
 log = logging.getLogger(__name__)
@@ -150,7 +155,7 @@ def _take_over(lock: Path, owner: Owner) -> None:
     standing = owner.standing()
     if standing is Standing.alive:  # on a file system without locks
         raise _in_use(lock, owner, "Wait for that run or stop it.")
-    if standing is Standing.unknown and _age(lock) < STALE_SECONDS:
+    if standing is Standing.unknown and (0 <= _age(lock) < STALE_SECONDS or _touched(lock, owner)):
         raise _in_use(
             lock,
             owner,
@@ -172,6 +177,26 @@ def _age(lock: Path) -> float:
             return probe.stat().st_mtime - lock.stat().st_mtime
         finally:
             probe.unlink(missing_ok=True)
+
+
+def _touched(lock: Path, owner: Owner) -> bool:
+    """Watch the file for some time that no clock decides: whether its owner touches it."""
+    log.info(
+        "%s was not seen lately: watching %s for %.0f s before it is taken over",
+        owner, lock, WATCHED_SECONDS,
+    )  # fmt: skip
+    before, limit = _modified(lock), time.monotonic() + WATCHED_SECONDS
+    while time.monotonic() < limit:
+        time.sleep(_LOOK_SECONDS)
+        if _modified(lock) != before:
+            return True
+    return False
+
+
+def _modified(lock: Path) -> int:
+    # Opened, since a network file system may answer for a name from what it remembers.
+    with storage_errors(f"read {lock}"), lock.open("rb") as file:
+        return os.fstat(file.fileno()).st_mtime_ns
 
 
 @contextmanager

@@ -46,9 +46,12 @@ def compare_identity(now: dict[str, object], saved: dict[str, Any]) -> None:
         CheckpointError: something differs from what the run was trained with.
     """
     compare_fingerprints(now, saved)
-    if now["data"] != as_texts(saved.get("data", {}), "state.data"):
+    data, trained_on = now["data"], as_texts(saved.get("data", {}), "state.data")
+    assert isinstance(data, dict)
+    if data != trained_on:
+        which = ", ".join(name for name, found in data.items() if found != trained_on.get(name))
         raise CheckpointError(
-            "the data differ from those of the checkpoint (fingerprint of the tokens)",
+            f"the data differ from those of the checkpoint (fingerprint of the tokens): {which}",
             "Restore the data, or start a new run with init_from=.",
         )
     old, new = as_object(saved.get("machine", {}), "state.machine"), now["machine"]

@@ -94,7 +94,9 @@ class TextConfig(DataConfig):
         with reading(path):
             found = [path] if path.is_file() else sorted(self._search(path, value))
         if not found:
-            what = f"no file matching {self.pattern!r} in" if path.is_dir() else "no such file:"
+            what = "neither a file nor a folder:" if path.exists() else "no such file:"
+            if path.is_dir():
+                what = f"no file matching {self.pattern!r} in"
             raise DataError(
                 f"data.{name}={value}: {what} {path}",
                 "Name a file, a folder or a glob such as 'corpus/*.txt'.",

@@ -33,6 +33,9 @@ PATTERN = (
     r"|\s+(?!\S)"
     r"|\s+"
 )
+# While learning, no run in a part is longer: the library's time grows with the square of that
+# length, and on a megabyte without a space it would learn for hours.
+LONGEST_LEARNED = 256
 # No part goes on from a letter or digit to a space or newline, and none looks across there.
 _CUT = Cut(re.compile(rb"(?<=[0-9A-Za-z])(?=[ \n])"), utf8=True)
 
@@ -104,10 +107,21 @@ def bpe_from_json(data: dict[str, object]) -> BpeTokenizer:
 def _library(ids: dict[str, int], merges: list[tuple[str, str]]) -> Library:
     """The library's tokenizer from what was checked, and from nothing else in a file."""
     library = Library(models.BPE(vocab=ids, merges=merges))
-    split = pre_tokenizers.Split(Regex(PATTERN), "isolated")
-    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    library.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
+    library.pre_tokenizer = _division(PATTERN)
     return library
+
+
+def _division(pattern: str) -> pre_tokenizers.Sequence:
+    """Into the parts that a pattern matches, as bytes."""
+    split = pre_tokenizers.Split(Regex(pattern), "isolated")
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    return pre_tokenizers.Sequence([split, to_bytes])
+
+
+def learned_division() -> pre_tokenizers.Sequence:
+    """As in encoding, but for what is longer than `LONGEST_LEARNED`."""
+    bounded = re.sub(r"(?<=[\]s])\+", f"{{1,{LONGEST_LEARNED}}}", PATTERN)
+    return _division(bounded.replace("*", f"{{0,{LONGEST_LEARNED}}}"))
 
 
 def _checked_vocabulary(
@@ -196,7 +210,9 @@ class BpeConfig(TokenizerConfig):
             special_tokens=[],
             initial_alphabet=sorted(_BYTES),
         )
+        library.pre_tokenizer = learned_division()
         library.train_from_iterator(_sample(documents, self.sample_bytes), trainer)
+        library.pre_tokenizer = _division(PATTERN)
         tokenizer = BpeTokenizer(json.loads(library.to_str()))
         if tokenizer.vocab_size < self.vocab_size:
             logger.info("the text is short: bpe found %d tokens", tokenizer.vocab_size)

@@ -178,6 +178,8 @@ class WordConfig(TokenizerConfig):
 
 def _listed(path: Path, unknown: bytes) -> WordTokenizer:
     words = [word for line in _read(path).split(b"\n") if (word := line.strip(WHITESPACE))]
+    if not words:
+        raise DataError(f"{path} has no words", "A vocabulary has one word a line, each once.")
     words += [word for word in (EOS, unknown) if word not in words]
     try:
         return _checked(words, unknown, 1)
