@@ -1,6 +1,8 @@
 """Configurations that are wrong, and how each is answered."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import torch
 
 
 @dataclass(frozen=True, slots=True)
@@ -9,17 +11,19 @@ class Bad:
 
     Attributes:
         name: what is wrong with it.
-        arguments: of `lm`, the verb first where it is not `train`.
+        arguments: of `lm`, set apart by spaces; the verb first where it is not `train`.
         says: a part of what is said on standard error.
         code: the exit code.
-        files: what stands in the working directory, by path; None is a folder.
+        files: what stands in the working directory, by path.
+        family: what it is like; a few are taken of each.
     """
 
     name: str
     arguments: str
     says: str
     code: int = 2
-    files: tuple[tuple[str, str | None], ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
+    family: str = ""
 
 
 NAMES = (
@@ -28,7 +32,7 @@ NAMES = (
     Bad("a typo, with two", "++optim.lrr=1", "unknown field optim.lrr; nearest: optim.lr"),
     Bad("a typo of a group", "modle=lstm", "unknown field modle; nearest: model"),
     Bad("a typo below a group", "model.dropout.embeding=0", "nearest: model.dropout.embedding"),
-    Bad("a typo in a mapping", "+model={hiden: 3}", "unknown field model.hiden"),
+    Bad("a typo in a mapping", "+model={hiden:3}", "unknown field model.hiden"),
     Bad("a field that is new", "+optim.warp=1", "unknown field optim.warp"),
     Bad("a group that is new", "+experimnt=ptb_small", "unknown field experimnt"),
     Bad("a field of another cell", "model=gru model.forget_bias=1", "It belongs to model="),
@@ -37,7 +41,7 @@ NAMES = (
     Bad("no such option", "model=lsmt", "no option 'lsmt' in group model; nearest: lstm"),
     Bad("no such optimiser", "optim=adma", "no option 'adma' in group optim; nearest: adam"),
     Bad("no such experiment", "experiment=ptb_smal", "nearest: ptb_small"),
-    Bad("no such verb", "trian", "no verb 'trian'; nearest: train"),
+    Bad("no such verb", "trian seed=1", "no verb 'trian'; nearest: train"),
     Bad("no such enum member", "data.unit=lin", "data.unit must be one of stream, document, line"),
     Bad("no such head", "model.head=softmx", "Set model.head=softmax."),
     Bad("no such flag", "--nope", "unrecognized arguments: --nope"),
@@ -133,15 +137,19 @@ CONFLICTS = (
     Bad("a part that is not there", f"{TINY} freeze=[nope]", "no parameter begins with 'nope'"),
 )  # fmt: skip
 
+GONE = "runtime.device=cuda is not available here; available: cpu"
 MACHINE = (
     Bad("no such GPU", "runtime.device=cuda:99", "runtime.device=cuda:99 is not available here"),
     Bad("no such device", "runtime.device=tpu", "is not available here; available:"),
+    *(() if torch.cuda.is_available() else (Bad("no GPU", "runtime.device=cuda", GONE),)),
+    Bad("a place that takes no folder", "runs=/proc/lm", "/proc is not a writable folder", 6),
+    Bad("a run of another", "resume=run", "", 6),
     Bad("runs in a file", "runs=taken", "taken is not a writable folder", 6, (("taken", ""),)),
     Bad("a sweep in a file", "-m seed=1,2 runs=taken", "cannot create taken", 6, (("taken", ""),)),
 )  # fmt: skip
 
 
-def _yaml(text: str, name: str = "model/mine") -> tuple[tuple[str, str | None], ...]:
+def _yaml(text: str, name: str = "model/mine") -> tuple[tuple[str, str], ...]:
     return ((f"configs/{name}.yaml", text),)
 
 
@@ -169,4 +177,12 @@ FILES = (
     Bad("--config-name that is not there", "--config-name=nowhere", "no configuration named"),
 )  # fmt: skip
 
-BAD = (*NAMES, *GRAMMAR, *RANGES, *CONFLICTS, *MACHINE, *FILES)
+FAMILIES = {
+    "names": NAMES,
+    "grammar": GRAMMAR,
+    "ranges": RANGES,
+    "conflicts": CONFLICTS,
+    "machine": MACHINE,
+    "files": FILES,
+}
+BAD = [replace(bad, family=family) for family, group in FAMILIES.items() for bad in group]

@@ -76,7 +76,7 @@ def command_line(draws: random.Random) -> list[str]:
     if choices.get("data", "text") != "text":
         given = [text for text in given if not text.startswith("data")]
     given += [f"{group}={option}" for group, option in choices.items()]
-    known = list(_fields(verb, choices))
+    known = list(fields_of(verb, choices))
     for _ in range(draws.choice((0, 1, 1, 2, 3, 5))):
         name, kind, default = draws.choice(known)
         if name not in KEPT | PATH_FIELDS:
@@ -97,7 +97,7 @@ def _choices(verb: str, draws: random.Random) -> dict[str, str]:
     return drawn
 
 
-def _fields(verb: str, choices: dict[str, str]) -> Iterator[Field]:
+def fields_of(verb: str, choices: dict[str, str]) -> Iterator[Field]:
     """Each field of the chosen schemas."""
     usual = {"model": "lstm", "data": "text", "optim": "adamw", "schedule": "constant"}
     hints = typing.get_type_hints(ROOTS[verb])

@@ -1,85 +1,82 @@
-"""Rows of configurations that are wrong: I1 (of the configuration and the machine) and I2."""
+"""The row of configurations and machines that are wrong: I1."""
 
-import logging
 import os
-import random
-import shutil
 from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
-from copy import copy, deepcopy
-from functools import cache, partial
+from contextlib import ExitStack, redirect_stderr, redirect_stdout
+from functools import partial
 from io import StringIO
 from pathlib import Path
-from typing import Any
 
-import torch
+from bad_configs import BAD, Bad
+from bad_numbers import every_number
 from fault_plan import Figure, Finding, Trial, row
-from hydra._internal import config_loader_impl
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import CachingConfigRepository
-from pytest import MonkeyPatch  # noqa: PT013
-from random_configs import command_line
 from stranger import TEXT, copied, good_run
-from trials import in_child
+from trials import drawn, in_child
 
-from lm.cli import main
-from lm.commands import import_, reproduce, verify_resume
-from lm.config import unknown
-from lm.errors import DataError
-from lm.models import RecurrentConfig, RecurrentModel
-from lm.training.loop import Trainer
-from lm.training.progress import Limits
+from lm.cli import VERBS, main
+from lm.run_directory import RunDirectory
 
 CODES = frozenset({0, 2, 3, 4, 5, 6, 7, 8})
-TRAINED = 0.2  # of the runs that get as far
-LARGEST = 100_000  # parameters of a model that gets its weights; tokens that are evaluated
+WRONG = (*BAD, *every_number())
 
 
 @row(
-    "I2",
-    "random command lines: sound, on the border, of other types, beyond Hydra's grammar",
-    "no crash, no hang, a known exit code; two lines where refused; exit 2 leaves nothing",
+    "I1",
+    "typos, values out of range, conflicts, broken files, missing devices, places not to write to",
+    "the exit code, one line of cause and one of remedy, no traceback, nothing written",
     Figure.input,
-    few=40,
-    full=10_000,
+    few=12,
+    full=len(WRONG),
 )
-def random_configurations(trial: Trial) -> Iterator[Finding]:
-    seed = trial.draws.randrange(1 << 30)
-    yield from in_child(trial.folder, fuzz_cases, trial.folder, good_run(), seed, trial.times)
+def wrong_configurations(trial: Trial) -> Iterator[Finding]:
+    chosen = drawn([(bad.family, bad.name) for bad in WRONG], trial)
+    yield from in_child(trial.folder, cases, trial.folder, good_run(), chosen)
 
 
-def fuzz_cases(
-    folder: Path, good: Path, seed: int, times: int
+def cases(
+    folder: Path, good: Path, chosen: list[int]
 ) -> Iterator[tuple[str, Callable[[], str | None]]]:
-    """So many command lines."""
-    place = folder / "place"
-    place.mkdir()
+    """The chosen ones, each in a working directory of its own."""
+    for index in chosen:
+        bad, place = WRONG[index], folder / f"place-{index}"
+        place.mkdir()
+        what = f"{bad.family}, {bad.name}: {shown(bad.arguments.split())}"
+        yield what, partial(attempt, place, good, bad)
+
+
+def attempt(place: Path, good: Path, bad: Bad) -> str | None:
+    """What is wrong with how it was answered."""
     os.chdir(place)
-    os.environ["HOME"] = str(place / "home")
     (place / "text.txt").write_text(TEXT)
-    copied(good, place / "run")
-    small_work(MonkeyPatch())
-    for k in range(times):
-        arguments = command_line(random.Random(f"{seed} {k}"))
-        yield f"case {seed} {k}: {shown(arguments)}", partial(attempt, place, arguments)
-
-
-def attempt(place: Path, arguments: list[str]) -> str | None:
-    """What is wrong with how a command line was answered."""
-    before = set(place.iterdir())
+    for name, text in bad.files:
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(text.encode("utf-8", "surrogateescape"))
+    arguments = bad.arguments.split(" ")
+    if arguments[0] not in (*VERBS, "trian"):
+        arguments = ["train", *arguments]
     said = StringIO()
-    with redirect_stderr(said), redirect_stdout(StringIO()):
+    with ExitStack() as held:
+        if "resume=run" in arguments:  # that another owns
+            held.enter_context(RunDirectory.open(copied(good, place / "run")).owned())
+        before = _content(place)
+        held.enter_context(redirect_stderr(said))
+        held.enter_context(redirect_stdout(said))
         code = main(arguments)
-    os.chdir(place)
-    for name in (None, "hydra"):  # of hydra.verbose
-        logging.getLogger(name).setLevel(logging.WARNING)
-    left = sorted(path.name for path in set(place.iterdir()) - before)
-    for name in left:
-        shutil.rmtree(name) if Path(name).is_dir() else Path(name).unlink()
+        after = _content(place)
     fault = answer_fault(code, said.getvalue())
-    if fault is None and code == 2 and left and not any("cache" in text for text in arguments):
-        fault = f"left {left}"
+    if fault is None and (code != bad.code or bad.says not in said.getvalue()):
+        fault = f"exit {code}, not {bad.code} with {bad.says!r}"
+    if fault is None and after != before:
+        fault = f"changed {sorted(after.items() ^ before.items())[:3]}"
     return None if fault is None else f"{fault}\n{said.getvalue()[-1500:]}"
+
+
+def _content(place: Path) -> dict[str, bytes]:
+    """All that is there."""
+    return {
+        path.relative_to(place).as_posix(): path.read_bytes() if path.is_file() else b""
+        for path in place.rglob("*")
+    }
 
 
 def answer_fault(code: int, said: str) -> str | None:
@@ -92,59 +89,6 @@ def answer_fault(code: int, said: str) -> str | None:
     if code and not (cause.startswith("lm: error: ") and len(rest) == 1 and rest[0].strip()):
         return f"exit {code} without a line of cause and one of remedy"
     return None
-
-
-def small_work(patch: MonkeyPatch) -> None:
-    """In this process runs end at their second step, and there is no memory for large models."""
-    whole_fit, whole_build, draws = Trainer.fit, RecurrentConfig.build, random.Random(1)
-
-    def fit(self: Trainer) -> str:
-        if draws.random() > TRAINED or len(self.valid) > LARGEST:
-            return "not trained"
-        self.limits = Limits(self.limits.config, 2, self.windows.tokens_in(2))
-        return whole_fit(self)
-
-    def build(self: RecurrentConfig, vocab_size: int, **rest: Any) -> RecurrentModel:
-        with torch.device("meta"):
-            model = self.solved(vocab_size).assemble(vocab_size)
-        if sum(parameter.numel() for parameter in model.parameters()) > LARGEST:
-            raise MemoryError
-        return whole_build(self, vocab_size, **rest)
-
-    def offline(self: Any) -> None:
-        raise DataError("no network", "Name a local folder.")
-
-    patch.setattr(Trainer, "fit", fit)
-    patch.setattr(RecurrentConfig, "build", build)
-    patch.setattr(torch, "set_num_threads", lambda number: None)
-    patch.setattr("lm.data.download._Transfer.run", offline)
-    for verb in (import_, reproduce, verify_resume):
-        patch.setattr(verb, "run", lambda config: 0.0)
-    compose_faster(patch)
-
-
-def compose_faster(patch: MonkeyPatch) -> None:
-    """Read each file and schema once: half of the time that Hydra takes."""
-    kept: dict[str, Any] = {}
-    whole = ConfigLoaderImpl._load_single_config
-
-    class Shared(CachingConfigRepository):
-        def __init__(self, delegate: Any) -> None:
-            super().__init__(delegate)
-            self.cache = kept.setdefault(str(self.get_sources()), {})
-
-        def initialize_sources(self, config_search_path: Any) -> None:
-            super().initialize_sources(config_search_path)
-            self.cache = {}
-
-    def own(self: ConfigLoaderImpl, default: Any, repo: Any) -> Any:
-        result = copy(whole(self, default, repo))
-        result.config = deepcopy(result.config)  # composition changes it
-        return result
-
-    patch.setattr(config_loader_impl, "CachingConfigRepository", Shared)
-    patch.setattr(ConfigLoaderImpl, "_load_single_config", own)
-    patch.setattr(unknown, "_names_of", cache(unknown._names_of))
 
 
 def shown(arguments: list[str]) -> str:
