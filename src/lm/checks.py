@@ -10,6 +10,14 @@ from typing import Any
 
 from lm.errors import ConfigError
 
+# Far above all that has a meaning here; what is beyond would overflow somewhere, and later.
+LARGEST = 1e12
+# Below it float32 loses precision, and an epsilon soon is 0.
+SMALLEST = 1e-37
+MOST = (1 << 63) - 1
+# Of what is held in memory at once: tokens, streams, samples.
+MOST_HELD = 1 << 24
+
 
 def _require(condition: bool, name: str, rule: str, value: object) -> None:
     if not condition:
@@ -17,30 +25,35 @@ def _require(condition: bool, name: str, rule: str, value: object) -> None:
 
 
 def positive(name: str, value: float | None) -> None:
-    """A finite number above zero."""
+    """A finite number above zero, and neither nothing nor overflow in float32."""
     if value is not None:
         _require(math.isfinite(value) and value > 0, name, "a finite number > 0", value)
+        _require(value >= SMALLEST, name, f">= {SMALLEST:g}", value)
+        at_most(name, value, LARGEST)
 
 
 def non_negative(name: str, value: float | None) -> None:
     """A finite number, zero or above."""
     if value is not None:
         _require(math.isfinite(value) and value >= 0, name, "a finite number >= 0", value)
+        at_most(name, value, LARGEST)
 
 
 def finite(name: str, value: float | None) -> None:
-    """Any finite number."""
+    """Any finite number of a size that has a meaning."""
     if value is not None:
         _require(math.isfinite(value), name, "a finite number", value)
+        _require(abs(value) <= LARGEST, name, f"from {-LARGEST:g} to {LARGEST:g}", value)
 
 
 def at_least(name: str, value: float | None, minimum: int) -> None:
-    """A count of at least `minimum`."""
+    """A count of at least `minimum`, and within 64 bits."""
     if value is not None:
         _require(value >= minimum, name, f">= {minimum}", value)
+        at_most(name, value, MOST)
 
 
-def at_most(name: str, value: float | None, maximum: int) -> None:
+def at_most(name: str, value: float | None, maximum: float) -> None:
     """A count or size that is no slip of the keyboard, and no attack on the memory."""
     if value is not None:
         _require(value <= maximum, name, f"<= {maximum}", value)

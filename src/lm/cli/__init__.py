@@ -94,10 +94,10 @@ def _run(verb: str, arguments: Sequence[str]) -> int:
 
         return launch(verb, arguments)
 
-    return _guarded(action)
+    return _guarded(action, verb)
 
 
-def _guarded(action: Callable[[], int]) -> int:
+def _guarded(action: Callable[[], int], verb: str = "") -> int:
     """The action's exit code, or that of what it raises."""
     from lm.cli.report import report
 
@@ -105,7 +105,7 @@ def _guarded(action: Callable[[], int]) -> int:
         code = action()
         sys.stdout.flush()
     except BaseException as error:
-        return report(error)
+        return report(error, verb=verb)
     return code
 
 

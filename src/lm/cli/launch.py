@@ -148,7 +148,7 @@ class _Task:
         except Exception as error:
             if os.getpid() != self.owner:
                 raise  # the launcher carries it to the process that counts
-            self.codes.append(report(error, f"{name}: "))
+            self.codes.append(report(error, f"{name}: ", self.verb))
             return math.nan
 
     def _single(self, composed: DictConfig, overrides: list[str]) -> float | None:

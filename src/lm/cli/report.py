@@ -1,5 +1,6 @@
 """From an exception to an exit code and two lines: what is wrong, and how to mend it."""
 
+import errno
 import os
 import sys
 import traceback
@@ -9,14 +10,24 @@ from lm.runtime.files import NO_ACCESS, NO_ROOM
 
 INTERRUPTED = 130
 BROKEN_PIPE = 141
-_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
+_LESS_MEMORY = {
+    "evaluate": "Lower window, streams or cache.window, or use another runtime.device.",
+    "generate": "Lower num_samples, or use another runtime.device.",
+    "import": "Free some memory: the weights have to fit.",
+}
+_LESS_IN_TRAINING = (
+    "Lower trainer.batch_size, trainer.window, trainer.valid_streams or model.hidden_size, or set"
+    " trainer.accumulate=2; for many words model.head=adaptive or model.sampled.words=4000."
+)
 
 
-def report(error: BaseException, job: str = "") -> int:
+def report(error: BaseException, job: str = "", verb: str = "train") -> int:
     """Say on standard error what happened, and give the exit code.
 
     Args:
         job: which job of a multirun failed.
+        verb: what was run.
     """
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(error.code is not None)
@@ -26,7 +37,7 @@ def report(error: BaseException, job: str = "") -> int:
     if isinstance(error, KeyboardInterrupt):
         sys.stderr.write("lm: interrupted\n")
         return INTERRUPTED
-    known = as_user_error(error)
+    known = as_user_error(error, verb)
     if known is None or os.environ.get("LM_TRACEBACK") == "1":
         traceback.print_exception(error)
     if known is None:
@@ -41,7 +52,7 @@ def report(error: BaseException, job: str = "") -> int:
     return known.code
 
 
-def as_user_error(error: BaseException) -> LmError | Stopped | None:
+def as_user_error(error: BaseException, verb: str = "train") -> LmError | Stopped | None:
     """The error in the user's terms; None for a bug of ours."""
     if isinstance(error, LmError | Stopped):
         return error
@@ -55,7 +66,7 @@ def as_user_error(error: BaseException) -> LmError | Stopped | None:
         first = str(error).strip().splitlines() or ["the machine ran out of memory"]
         return OutOfMemoryError(
             f"out of memory: {first[0]}",
-            "Set a smaller trainer.batch_size, trainer.window or model, or trainer.accumulate=2.",
+            _LESS_MEMORY.get(verb, _LESS_IN_TRAINING),
         )
     return None
 
@@ -63,6 +74,8 @@ def as_user_error(error: BaseException) -> LmError | Stopped | None:
 def _is_out_of_memory(error: BaseException) -> bool:
     # torch's own OutOfMemoryError is a RuntimeError that says so too.
     text = str(error).lower()
+    if isinstance(error, OSError):  # of a file that is to be mapped
+        return error.errno == errno.ENOMEM
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and any(sign in text for sign in _NO_MEMORY)
     )

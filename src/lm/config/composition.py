@@ -18,10 +18,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 import lm
-from lm.config.explain import explain, unknown_field
+from lm.config.explain import explain
 from lm.config.hydra_part import check_hydra
 from lm.config.overrides import quote
 from lm.config.registry import load_plugins
+from lm.config.unknown import unknown_field
 from lm.errors import LmError
 
 VERSION_BASE = "1.3"
@@ -61,7 +62,7 @@ class Composed(ConfigLoaderImpl):
         self._config = config
 
     def load_configuration(self, *_: Any, **__: Any) -> DictConfig:
-        return self._config
+        return copy.deepcopy(self._config)  # hydra.verbose composes more than once, and changes it
 
 
 def compose_jobs(

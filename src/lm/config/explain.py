@@ -1,12 +1,11 @@
 """What Hydra and OmegaConf raise, said in the user's terms: the field, the rule, the value."""
 
-import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import yaml
 from hydra.errors import MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
@@ -16,11 +15,12 @@ from omegaconf.errors import (
     ValidationError,
 )
 
-from lm.config.fields import flatten, plain
+from lm.config.fields import plain
 from lm.config.overrides import key_of
-from lm.config.registry import BASES, OVERLAYS, schema_named, schema_names
+from lm.config.registry import BASES, OVERLAYS, schema_names
 from lm.config.roots import ROOTS
 from lm.config.training_roots import TrainConfig
+from lm.config.unknown import nearest, unknown_field
 from lm.errors import ConfigError
 
 _KINDS = {"Float": "a number", "Integer": "a whole number", "bool": "true or false"}
@@ -34,10 +34,18 @@ def explain(error: Exception, root: str = "", overrides: Sequence[str] = ()) -> 
         overrides: the command line's.
     """
     help_ = f"`{f'lm {root}'.rstrip()} --help`"
+    if "integer string conversion" in str(error):
+        return _too_many_digits(overrides)
     if isinstance(error, MissingConfigException):
         return _no_option(error, help_)
     if isinstance(error, OverrideParseException):
         return _unreadable(error)
+    if isinstance(error, UnicodeDecodeError):
+        return ConfigError(
+            f"a YAML file in ./configs or --config-dir is not UTF-8: {error.reason} at byte"
+            f" {error.start}",
+            "Save it in UTF-8.",
+        )
     if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark
         return ConfigError(f"invalid YAML: {error.problem}{mark or ''}", "Mend the file.")
@@ -53,18 +61,15 @@ def explain(error: Exception, root: str = "", overrides: Sequence[str] = ()) -> 
     taken = re.search("An item is already at '([^']+)'", message)
     if taken:
         return ConfigError(f"{taken[1]} exists already", f"Drop the plus: {taken[1]}=….")
+    unnamed = [text for text in overrides if not key_of(text)]
+    if unnamed:
+        return ConfigError(f"expected <field>=<value>, got {unnamed[0]!r}", "Write <field>=….")
     if message.startswith("Config group override must be"):
         return _not_an_option(overrides)
     if "Unexpected type for root: NoneType" in message:
         return _below_null(root, overrides)
     first = str(error).strip().splitlines() or [type(error).__name__]
     return ConfigError(_sentence(first[0]), f"{help_} shows the groups and fields.")
-
-
-def nearest(word: str, options: Iterable[str], cutoff: float = 0.5) -> str | None:
-    """The option most like `word`, if any is."""
-    close = difflib.get_close_matches(word, list(options), n=1, cutoff=cutoff)
-    return close[0] if close else None
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -88,13 +93,23 @@ def _no_option(error: MissingConfigException, help_: str) -> ConfigError:
 
 def _unreadable(error: OverrideParseException) -> ConfigError:
     override = error.override
-    if "=" not in override:
-        return ConfigError(f"expected <field>=<value>, got {override!r}", f"Write {override}=….")
+    if "=" not in override.lstrip("="):
+        wanted = override.strip("=") or "<field>"
+        return ConfigError(f"expected <field>=<value>, got {override!r}", f"Write {wanted}=….")
     key, _, value = override.partition("=")
     quoted = value.replace("'", r"\'")
     return ConfigError(
         f"cannot read the value of {key}: {value!r}",
         f"""Quote it, in the shell and for Hydra: "{key}='{quoted}'".""",
+    )
+
+
+def _too_many_digits(overrides: Sequence[str]) -> ConfigError:
+    """Python reads no number of thousands of digits."""
+    numbers = {key_of(text): text.partition("=")[2] for text in overrides}
+    name, digits = max(numbers.items(), key=lambda item: len(item[1]), default=("a field", ""))
+    return ConfigError(
+        f"{name}: no number of {len(digits):,} characters can be read", "Set a smaller number."
     )
 
 
@@ -142,56 +157,14 @@ def _at_field(error: OmegaConfBaseException, name: str, root: str) -> ConfigErro
         return ConfigError(f"{name}: {_sentence(said)}", f"Set {name}=<value>.")
     if isinstance(error, ValidationError):
         return _ill_typed(error, name, said)
+    if "annot merge" in said:
+        return ConfigError(
+            f"{name}: a list stands where a mapping belongs, or the other way round",
+            f"Set {name}=[…] or {name}.<field>=….",
+        )
     if "deletion" in said:
         return ConfigError(f"cannot delete the field {name}", f"Set {name}=<value> instead.")
     return ConfigError(f"{name}: {_sentence(said)}", f"Set {name}=<value>.")
-
-
-def unknown_field(name: str, root: str) -> ConfigError:
-    """The error of a name that no chosen schema has; another option of its group may have it."""
-    group, _, field = name.partition(".")
-    owners = [option for option in schema_names(group) if field in _names_in(group, option)]
-    if owners:
-        return ConfigError(
-            f"unknown field {name} of the chosen {group}",
-            f"It belongs to {group}={'|'.join(owners)}.",
-        )
-    close = _nearest_field(name, _names_of(root))
-    hint = f"; nearest: {close}" if close else ""
-    return ConfigError(f"unknown field {name}{hint}", f"`lm {root} --help` shows every field.")
-
-
-def _nearest_field(name: str, known: Sequence[str]) -> str | None:
-    """A like name beside it, else one like it anywhere."""
-    parent, _, leaf = name.rpartition(".")
-    known = [option for option in known if not name.startswith(f"{option}.")]
-    siblings = {n.rpartition(".")[2]: n for n in known if n.rpartition(".")[0] == parent}
-    everywhere = {n.rpartition(".")[2]: n for n in reversed(known)}
-    for names, cutoff in ((siblings, 0.5), (everywhere, 0.75)):
-        close = nearest(leaf, names, cutoff)
-        if close:
-            return names[close]
-    return nearest(name, known, 0.75)
-
-
-def _names_of(root: str) -> list[str]:
-    """Every dotted name that a verb's configuration can have, whatever options are chosen."""
-    schema = ROOTS.get(root, TrainConfig)
-    names = _names(OmegaConf.structured(schema))
-    for group in (group for group in BASES if group in names):
-        for option in schema_names(group):
-            names += [f"{group}.{name}" for name in _names_in(group, option)]
-    return list(dict.fromkeys(names))
-
-
-def _names_in(group: str, option: str) -> list[str]:
-    return _names(OmegaConf.structured(schema_named(group, option)))
-
-
-def _names(config: DictConfig) -> list[str]:
-    """The dotted names of all nodes, not of leaves alone."""
-    parts = [name.split(".") for name in flatten(plain(config))]
-    return [".".join(path[:end]) for path in parts for end in range(1, len(path) + 1)]
 
 
 def _required(name: str) -> ConfigError:
@@ -203,7 +176,7 @@ def _required(name: str) -> ConfigError:
 
 def _ill_typed(error: ValidationError, name: str, said: str) -> ConfigError:
     value = error.value
-    kind = re.search(r"(?:could not be converted to|is not a valid) (\w+)", said)
+    kind = re.search(r"(?:could not be converted to|is not a valid(?! input)) (\w+)", said)
     options = re.search(r"expected one of \[(.*)\]", said)
     if kind:
         rule = _KINDS.get(kind[1], kind[1])
@@ -216,6 +189,11 @@ def _ill_typed(error: ValidationError, name: str, said: str) -> ConfigError:
         )
     if "not a ListConfig" in said:
         return ConfigError(f"{name} must be a list, got {value!r}", f"Set {name}=[{value}].")
+    if "is not a valid input" in said:
+        return ConfigError(f"{name} cannot be {value!r}", f"Set {name}=<value>.")
+    if "to Dict[" in said or "is not a subclass of" in said:
+        rule = "a mapping of fields"
+        return ConfigError(f"{name} must be {rule}, got {value!r}", f"Set {name}.<field>=<value>.")
     if "is not Optional" in said:
         return ConfigError(f"{name} must not be null", f"Set {name}=<value>.")
     return ConfigError(f"{name}: {_sentence(said)}", f"Set {name}=<value>.")

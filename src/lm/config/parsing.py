@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, TypeVar, cast
 
-from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lm.config.explain import explain
@@ -31,6 +31,7 @@ def parse(config: DictConfig, schema: type[Root]) -> Root:
             "Start its defaults list with one of lm's own, such as `- train`.",
         )
     check_interpolations(config)
+    _check_items(config, "")
     # OmegaConf reads the text `???` as a missing value and has no escape for it.
     marks = [name for name in TEXT_FIELDS if plain(config).get(name) == MISSING]
     if marks:
@@ -45,6 +46,28 @@ def parse(config: DictConfig, schema: type[Root]) -> Root:
     for name in marks:
         setattr(parsed, name, MISSING)
     return parsed
+
+
+_ITEMS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def _check_items(config: Any, name: str) -> None:
+    """OmegaConf checks the items of a list or mapping, but lets a list in one of them pass.
+
+    Raises:
+        ConfigError: naming the item.
+    """
+    if not isinstance(config, ListConfig | DictConfig):
+        return
+    if config._is_none() or config._is_missing() or config._is_interpolation():
+        return
+    rule = _ITEMS.get(config._metadata.element_type)
+    for key in range(len(config)) if isinstance(config, ListConfig) else list(config):
+        item = config._get_node(key)
+        full = f"{name}[{key}]" if isinstance(config, ListConfig) else f"{name}.{key}".lstrip(".")
+        if rule and isinstance(item, ListConfig | DictConfig):
+            raise ConfigError(f"{full} must be {rule}, got {item}", f"Set {full} to {rule}.")
+        _check_items(item, full)
 
 
 def narrowed(config: DictConfig, schema: type[Any]) -> DictConfig:

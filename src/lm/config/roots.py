@@ -72,8 +72,9 @@ class EvaluateConfig:
         checks.at_least("len(splits)", len(self.splits), 1)
         for split in self.splits:
             checks.one_of("splits", split, SPLITS)
-        checks.at_least("streams", self.streams, 1)
-        checks.at_least("window", self.window, 1)
+        for name in ("streams", "window"):
+            checks.at_least(name, getattr(self, name), 1)
+            checks.at_most(name, getattr(self, name), checks.MOST_HELD)
         checks.positive("temperature", self.temperature)
         checks.at_least("tune_tokens", self.tune_tokens, 1)
         if self.interpolate is not None:
@@ -136,8 +137,9 @@ class GenerateConfig:
     runtime: RuntimeConfig = MISSING
 
     def __post_init__(self) -> None:
-        checks.at_least("num_tokens", self.num_tokens, 1)
-        checks.at_least("num_samples", self.num_samples, 1)
+        for name in ("num_tokens", "num_samples"):
+            checks.at_least(name, getattr(self, name), 1)
+            checks.at_most(name, getattr(self, name), checks.MOST_HELD)
         checks.at_least("seed", self.seed, 0)
         self.sampling()
 

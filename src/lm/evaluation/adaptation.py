@@ -61,6 +61,7 @@ class DynamicConfig:
         checks.non_negative("dynamic.lr", self.lr)
         checks.fraction("dynamic.decay", self.decay)
         checks.at_least("dynamic.segment", self.segment, 1)
+        checks.at_most("dynamic.segment", self.segment, checks.MOST_HELD)
         checks.positive("dynamic.eps", self.eps)
         checks.at_least("dynamic.statistics_tokens", self.statistics_tokens, 1)
         if self.rule is Rule.sgd:

@@ -44,6 +44,7 @@ class BootstrapConfig:
 
     def __post_init__(self) -> None:
         checks.at_least("bootstrap.resamples", self.resamples, 100)
+        checks.at_most("bootstrap.resamples", self.resamples, checks.MOST_HELD)
         checks.positive("bootstrap.level", self.level)
         checks.fraction("bootstrap.level", self.level)
         checks.at_least("bootstrap.seed", self.seed, 0)

@@ -49,6 +49,7 @@ class CacheConfig:
 
     def __post_init__(self) -> None:
         checks.at_least("cache.window", self.window, 1)
+        checks.at_most("cache.window", self.window, checks.MOST_HELD)
         checks.non_negative("cache.theta", self.theta)
         checks.fraction("cache.weight", self.weight)
 

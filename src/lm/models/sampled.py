@@ -35,6 +35,7 @@ class SampledConfig:
 
     def __post_init__(self) -> None:
         checks.at_least("model.sampled.words", self.words, 1)
+        checks.at_most("model.sampled.words", self.words, checks.MOST_HELD)
         checks.at_least("model.sampled.frequent", self.frequent, 0)
         checks.non_negative("model.sampled.power", self.power)
 

@@ -72,6 +72,8 @@ class TrainerConfig:
         ):  # fmt: skip
             checks.at_least(f"trainer.{name}", getattr(self, name), 1)
         checks.at_least("trainer.sample_tokens", self.sample_tokens, 0)
+        for name in ("batch_size", "window", "valid_streams", "sample_tokens"):
+            checks.at_most(f"trainer.{name}", getattr(self, name), checks.MOST_HELD)
         checks.positive("trainer.max_seconds", self.max_seconds)
         checks.non_negative("trainer.sample_temperature", self.sample_temperature)
         if self.accumulate > self.batch_size:

@@ -8,9 +8,12 @@ import numpy as np
 
 from lm import checks
 from lm.data.streams import Streams
+from lm.errors import ConfigError
 from lm.runtime.randomness import derive_seed
 
 _BLOCK = 1024
+# Steps that are walked to know where an epoch ends: some seconds, and many weeks of training.
+_MOST_WALKED = 1 << 25
 
 
 @dataclass(kw_only=True, slots=True)
@@ -67,6 +70,7 @@ class Windows:
         """The epoch, from 0, that a step belongs to."""
         if self._config.std is None:
             return step // self._streams.windows_per_epoch
+        self._check_walk(step)
         while self._first[-1] <= step:
             self._walk_epoch()
         return bisect_right(self._first, step) - 1
@@ -75,6 +79,7 @@ class Windows:
         """Steps of so many epochs."""
         if self._config.std is None:
             return epochs * self._streams.windows_per_epoch
+        self._check_walk(epochs * self._streams.windows_per_epoch)
         while len(self._first) <= epochs:
             self._walk_epoch()
         return self._first[epochs]
@@ -100,6 +105,15 @@ class Windows:
         else:
             position = sum(self.length(step) for step in range(first, steps))
         return (epoch * self._streams.length + position) * self._streams.num_streams
+
+    def _check_walk(self, steps: int) -> None:
+        """Refuse what would not end; every length on the way has to be drawn."""
+        if steps > _MOST_WALKED:
+            raise ConfigError(
+                f"trainer.random_window.std={self._config.std:g} draws the length of each of"
+                f" {steps:,} steps before the run begins, at most {_MOST_WALKED:,}",
+                "Set a smaller limit, such as trainer.max_epochs=100 or trainer.max_steps=100000.",
+            )
 
     def _walk_epoch(self) -> None:
         step, position = self._first[-1], 0

@@ -199,6 +199,7 @@ class BpeConfig(TokenizerConfig):
 
     def __post_init__(self) -> None:
         checks.at_least("tokenizer.vocab_size", self.vocab_size, 256)
+        checks.at_most("tokenizer.vocab_size", self.vocab_size, checks.MOST_HELD)
         checks.at_least("tokenizer.sample_bytes", self.sample_bytes, 1)
 
     def build(self, documents: Sequence[Document]) -> BpeTokenizer:
