@@ -13,7 +13,6 @@ import os
 import secrets
 import sys
 import time
-from argparse import Namespace
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module  # noqa: TID251 (of a verb)
@@ -21,7 +20,6 @@ from pathlib import Path
 
 import hydra
 from hydra._internal.hydra import Hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import env_override
@@ -31,11 +29,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lm import config
-from lm.cli import VERBS
+from lm.cli.flags import read_flags, runs_jobs
 from lm.cli.report import report
-from lm.cli.rows import with_recipe
 from lm.commands import module_of
-from lm.errors import ConfigError
 from lm.run_directory import ConsoleHandler
 from lm.runtime.files import storage_errors
 
@@ -71,13 +67,13 @@ def launch(verb: str, arguments: Sequence[str]) -> int:
     Raises:
         LmError: the command line is at fault, or its single job.
     """
-    flags, given = _read_flags(verb, arguments)
+    flags, given = read_flags(verb, arguments)
     config.load_plugins()
     overrides = [*config.local_search_path(flags.overrides), *flags.overrides]
     root, extra_dir = flags.config_name or verb, flags.config_dir
     raised: tuple[type[Exception], ...] = (Exception,)
     single = None
-    if _runs_jobs(flags):
+    if runs_jobs(flags):
         jobs, single = config.compose_jobs(root, overrides, extra_dir, sweep=flags.multirun)
         for job in jobs:
             config.parse(job, config.ROOTS[verb])
@@ -167,45 +163,6 @@ class _Task:
         if self.failure is not None:
             raise self.failure
         return self.codes[0] if self.codes else 0
-
-
-def _read_flags(verb: str, arguments: Sequence[str]) -> tuple[Namespace, list[str]]:
-    """Hydra's flags as parsed, overrides prepared, and the flags as given."""
-    given = list(arguments)
-    positional = given and not given[0].startswith("-") and not config.is_override(given[0])
-    if verb == "import" and positional:
-        given[0] = f"path={given[0]}"
-    said = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(said):
-            flags = get_args_parser().parse_intermixed_args(given)
-    except SystemExit as exit_:
-        if not exit_.code:
-            raise
-        fault = said.getvalue().rpartition("error: ")[2].strip()
-        raise ConfigError(fault, f"`lm {verb} --help` shows the flags.") from None
-    if flags.experimental_rerun:
-        raise ConfigError("--experimental-rerun runs a pickle", "Use resume=<run directory>.")
-    if _runs_jobs(flags) and (flags.resolve or flags.package):
-        raise ConfigError("--resolve and --package say how --cfg prints", "Add --cfg job.")
-    if flags.config_path:
-        raise ConfigError("--config-path hides lm's own files", "Use --config-dir=<folder>.")
-    rest = list(given)
-    for override in flags.overrides:
-        rest.remove(override)
-    if verb == "reproduce":
-        flags.overrides = with_recipe(flags.overrides, needed=_runs_jobs(flags))
-        if flags.multirun:
-            raise ConfigError("lm reproduce runs one row, once", "Call it for each without -m.")
-    flags.overrides = [config.prepare(text, sweep=flags.multirun) for text in flags.overrides]
-    if flags.help:
-        flags.overrides.append(f"hydra.help.header={config.free_text(f'lm {verb}: {VERBS[verb]}')}")
-    return flags, rest
-
-
-def _runs_jobs(flags: Namespace) -> bool:
-    looks = (flags.help, flags.hydra_help, flags.cfg, flags.info, flags.shell_completion)
-    return not any(looks)
 
 
 def _sweep_directory(verb: str, overrides: Sequence[str], job: DictConfig) -> list[str]:
