@@ -98,11 +98,15 @@ def _commit() -> str:
 
 
 def keep(path: Path, key: str, record: Record) -> None:
-    """Put a record into a file of records, in the place of an earlier one."""
-    content = load(path)
-    content[key] = record
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Put a record into a file of records, in the place of an earlier one.
+
+    Two campaigns may run side by side, each with some of the rows.
+    """
+    from lm.runtime.lock import exclusive
+
+    with exclusive(path):
+        content = {**load(path), key: record}
+        path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def load(path: Path) -> dict[str, Record]:
