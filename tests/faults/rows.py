@@ -9,6 +9,7 @@ import rows_kill  # noqa: F401
 import rows_limits  # noqa: F401
 import rows_line  # noqa: F401
 import rows_numbers  # noqa: F401
+import rows_races  # noqa: F401
 import rows_resume  # noqa: F401
 import rows_signals  # noqa: F401
 import rows_text  # noqa: F401

@@ -146,6 +146,16 @@ def owning(lock: Path) -> Iterator[None]:
             file.truncate(0)
 
 
+def living_owner(lock: Path) -> Owner | None:
+    """Who owns the folder of a lock file, as far as the file says; None where nobody does."""
+    try:
+        with lock.open(encoding="utf-8", errors="replace") as file:
+            owner = Owner.read(file.read(_LONGEST))
+    except OSError:
+        return None
+    return None if owner is None or owner.standing() is Standing.gone else owner
+
+
 def _take_over(lock: Path, owner: Owner) -> None:
     """Accept that the last owner is gone.
 
