@@ -34,7 +34,7 @@ TRIES = 3
 )
 def two_runs_in_one_directory(trial: Trial) -> Iterator[Finding]:
     with workplace(trial.folder):
-        expected, begun = _whole_and_begun()
+        expected, begun = _undisturbed(), _begun()
         for k in range(trial.times):
             for attempt in range(TRIES):
                 folder = trial.place(f"race-{k}-{attempt}")
@@ -48,17 +48,23 @@ def two_runs_in_one_directory(trial: Trial) -> Iterator[Finding]:
             yield Finding(ok, what if ok else f"{what}: {said}"[:3000])
 
 
-def _whole_and_begun() -> tuple[str, Path]:
-    """The outcome of a run that nothing happens to, and the directory of one that was killed."""
+def _undisturbed() -> str:
+    """The outcome of a run that nothing happens to."""
     assert train("whole", LIMIT).wait() == 0
+    whole = directory("whole")
+    assert whole is not None
+    return outcome(whole)
+
+
+def _begun() -> Path:
+    """The directory of a run that was killed."""
     child = train("begun", LIMIT)
     assert until(lambda: reached_step(directory("begun")) > 9, child)
     child.send(signal.SIGKILL)
     child.wait()
-    whole, begun = directory("whole"), directory("begun")
-    assert whole is not None
+    begun = directory("begun")
     assert begun is not None
-    return outcome(whole), begun
+    return begun
 
 
 Race = tuple[list[int], list[str], Path]
@@ -108,7 +114,7 @@ def _names_the_owner(codes: list[int], said: list[str], run: Path) -> bool:
 )
 def clock_moved_by_a_day(trial: Trial) -> Iterator[Finding]:
     with workplace(trial.folder):
-        expected, _ = _whole_and_begun()
+        expected = _undisturbed()
         for k in range(trial.times):
             yield _set_clock(f"clock-{k}", trial.draws, expected)
 
