@@ -27,7 +27,7 @@ from lm.checkpoint import CheckpointFolder
 from lm.errors import CheckpointError, LmError, Stopped, StorageError
 from lm.runtime.device import cpu_name
 from lm.runtime.files import restore_interrupted, storage_errors, write_atomically
-from lm.runtime.ownership import owning
+from lm.runtime.ownership import living_owner, owning
 
 _MAX_DIFF = 1 << 20
 
@@ -55,8 +55,10 @@ class RunDirectory:
             try:
                 path.mkdir()
             except FileExistsError as error:
+                owner = living_owner(path / "lock")
+                state = "exists" if owner is None else f"is in use by {owner}"
                 raise StorageError(
-                    f"{path} exists", "Continue it with resume=, or choose another name=."
+                    f"{path} {state}", "Continue it with resume=, or choose another name=."
                 ) from error
         return cls(path)
 

@@ -6,6 +6,7 @@ Rows work in processes of their own, so a build is broken by name in each proces
 import importlib
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,23 @@ def with_any_value(patch: MonkeyPatch) -> None:
     patch.setattr(Progress, "from_json", classmethod(lambda cls, saved: cls(**saved)))
 
 
+def with_the_newest_by_the_clock(patch: MonkeyPatch) -> None:
+    whole = checkpoint.CheckpointFolder.newest_first
+
+    def newest_first(self: checkpoint.CheckpointFolder) -> list[Path]:
+        return sorted(whole(self), key=lambda path: path.stat().st_mtime, reverse=True)
+
+    patch.setattr(checkpoint.CheckpointFolder, "newest_first", newest_first)
+
+
+def without_looking_at_the_ids(patch: MonkeyPatch) -> None:
+    patch.setattr("lm.data.store.TokenStore.verify", lambda self, tokenizer, vocab_size: None)
+
+
+def without_a_lock(patch: MonkeyPatch) -> None:
+    patch.setattr("lm.run_directory.owning", lambda lock: nullcontext())
+
+
 BUILDS: dict[str, Build] = {
     "the recurrent state is not resumed": Build("R1", without_the_recurrent_state, times=2),
     "nothing is synced": Build("C5", without_fsync, times=1),
@@ -160,6 +178,13 @@ BUILDS: dict[str, Build] = {
         "X2", with_hydra_running, only="configs/experiment/callback_unpickles.yaml"
     ),
     "takes counters as a checkpoint has them": Build("X5", with_any_value, times=40),
+    "the newest checkpoint is that of the latest date": Build(
+        "I6", with_the_newest_by_the_clock, times=1
+    ),
+    "prepared tokens are not looked at": Build(
+        "I1b", without_looking_at_the_ids, only="an id beyond the vocabulary", times=1
+    ),
+    "a run's directory is not locked": Build("I5", without_a_lock, times=1),
 }
 
 

@@ -30,7 +30,7 @@ LOGS = ("log", "results.jsonl", "lock", "train.log")
     "the exit code; one line of cause and one of remedy; nothing overwritten or left behind;"
     " what is accepted is kept to the last byte",
     Figure.input,
-    few=9,
+    few=8,
     full=1000,
 )
 def bad_text(trial: Trial) -> Iterator[Finding]:

@@ -53,6 +53,22 @@ def test_a_folder_is_owned_once_at_a_time(tmp_path: Path) -> None:
     assert path.read_text() == "", "given back however it ends"
 
 
+def test_who_has_the_lock_is_named_and_not_who_had_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, here = tmp_path / "lock", Owner.of_this_process()
+    path.write_text(replace(here, started="1", pid=os.getppid()).write())
+    monkeypatch.setattr(ownership, "try_lock", lambda handle: False)
+    monkeypatch.setattr(time, "sleep", lambda seconds: path.write_text(here.write()))
+    with pytest.raises(StorageError, match=f"in use by process {here.pid} on"):
+        owning(path).__enter__()
+    path.write_text("")
+    monkeypatch.setattr(ownership, "_NAMING_SECONDS", 0.0)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    with pytest.raises(StorageError, match="in use by another process"):
+        owning(path).__enter__()
+
+
 def of_another_machine(path: Path, age: float) -> None:
     path.write_text(replace(Owner.of_this_process(), host="elsewhere").write())
     then = time.time() - age

@@ -29,6 +29,7 @@ STALE_SECONDS = 300.0
 # Two touches, and some time for a network file system to show them.
 WATCHED_SECONDS = 75.0
 _LOOK_SECONDS = 1.0
+_NAMING_SECONDS = 2.0
 _LONGEST = 4096
 
 log = logging.getLogger(__name__)
@@ -129,10 +130,10 @@ def owning(lock: Path) -> Iterator[None]:
         file = lock.open("a+", encoding="utf-8")
     with file:
         free = try_lock(file.fileno())
+        if not free:
+            raise _in_use(lock, _holder(lock), "Wait for that run or stop it.")
         file.seek(0)
         owner = Owner.read(file.read(_LONGEST))
-        if not free:
-            raise _in_use(lock, owner or "another process", "Wait for that run or stop it.")
         if owner is not None:
             _take_over(lock, owner)
         with storage_errors(f"lock {lock.parent}"):
@@ -144,6 +145,28 @@ def owning(lock: Path) -> Iterator[None]:
                 yield
         finally:
             file.truncate(0)
+
+
+def living_owner(lock: Path) -> Owner | None:
+    """Who owns the folder of a lock file, as far as the file says; None where nobody does."""
+    try:
+        with lock.open(encoding="utf-8", errors="replace") as file:
+            owner = Owner.read(file.read(_LONGEST))
+    except OSError:
+        return None
+    if owner is None or owner == Owner.of_this_process():
+        return owner
+    return None if owner.standing() is Standing.gone else owner
+
+
+def _holder(lock: Path) -> "Owner | str":
+    """Who has the lock; at first the file may still name the owner before, or nobody."""
+    limit = time.monotonic() + _NAMING_SECONDS
+    while (owner := living_owner(lock)) is None:
+        if time.monotonic() > limit:
+            return "another process"
+        time.sleep(0.01)
+    return owner
 
 
 def _take_over(lock: Path, owner: Owner) -> None:
