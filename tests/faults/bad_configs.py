@@ -28,7 +28,7 @@ class Bad:
 
 NAMES = (
     Bad("a typo", "model.hiden_size=3", "model.hiden_size; nearest: model.hidden_size"),
-    Bad("a typo, with a plus", "+trainer.lrr=1", "unknown field trainer.lrr"),
+    Bad("a typo, with a plus", "+trainer.lrr=1 data=text data.path=x", "unknown field trainer.lrr"),
     Bad("a typo, with two", "++optim.lrr=1", "unknown field optim.lrr; nearest: optim.lr"),
     Bad("a typo of a group", "modle=lstm", "unknown field modle; nearest: model"),
     Bad("a typo below a group", "model.dropout.embeding=0", "nearest: model.dropout.embedding"),

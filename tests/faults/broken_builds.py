@@ -6,14 +6,17 @@ Rows work in processes of their own, so a build is broken by name in each proces
 import importlib
 import shutil
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.config_store import ConfigStore
 from pytest import MonkeyPatch  # noqa: PT013
 
 from lm import checkpoint
+from lm.config import registry
 from lm.optim import outliers
 from lm.optim.guard import Guard
 from lm.optim.optimizers import OPTIMIZERS
@@ -127,6 +130,20 @@ def with_any_value(patch: MonkeyPatch) -> None:
     patch.setattr(Progress, "from_json", classmethod(lambda cls, saved: cls(**saved)))
 
 
+def with_schemas_without_slots(patch: MonkeyPatch) -> None:
+    """Classes that take any attribute, and nobody who looks for those that are no fields."""
+    store = ConfigStore.instance()
+    patch.setattr(store, "repo", deepcopy(store.repo))
+    for group in registry.BASES:
+        for name in registry.schema_names(group):
+            strict = registry.schema_named(group, name)
+            assert strict is not None
+            loose = dataclass(kw_only=True)(type(strict.__name__, (strict,), {}))
+            store.store(group=f"schema/{group}", name=name, node=loose, provider="lm")
+            patch.setitem(registry._schemas[group], name, loose)
+    patch.setattr("lm.config.composition._added_fields", lambda config: ())
+
+
 BUILDS: dict[str, Build] = {
     "the recurrent state is not resumed": Build("R1", without_the_recurrent_state, times=2),
     "nothing is synced": Build("C5", without_fsync, times=1),
@@ -156,6 +173,9 @@ BUILDS: dict[str, Build] = {
     ),
     "lets YAML files have Hydra run code": Build(
         "X2", with_hydra_running, only="configs/experiment/callback_unpickles.yaml"
+    ),
+    "has schemas without slots": Build(
+        "I1", with_schemas_without_slots, only="a typo, with a plus", times=1
     ),
     "takes counters as a checkpoint has them": Build("X5", with_any_value, times=40),
 }
