@@ -55,6 +55,7 @@ GRAMMAR = (
     Bad("a quote left open", "seed='1", "cannot read the value of seed"),
     Bad("nested without end", f"seed={'[' * 300}", "cannot read the value of seed"),
     Bad("a sweep without -m", "seed=1,2", "Add -m for a run with each"),
+    Bad("a sweep over nothing", "-m seed=range(0)", "the sweep has no job"),
     Bad("an unknown interpolation", "optim.lr=${nope}", "interpolation key 'nope' not found"),
     Bad("an interpolation of itself", "seed=${seed}", "seed: recursive interpolation detected"),
     Bad("the environment in a number", "seed=${oc.env:SHLVL}", "seed may not call a resolver"),
