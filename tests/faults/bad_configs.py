@@ -28,7 +28,7 @@ class Bad:
 
 NAMES = (
     Bad("a typo", "model.hiden_size=3", "model.hiden_size; nearest: model.hidden_size"),
-    Bad("a typo, with a plus", "+trainer.lrr=1", "unknown field trainer.lrr"),
+    Bad("a typo, with a plus", "+trainer.lrr=1 data=text data.path=x", "unknown field trainer.lrr"),
     Bad("a typo, with two", "++optim.lrr=1", "unknown field optim.lrr; nearest: optim.lr"),
     Bad("a typo of a group", "modle=lstm", "unknown field modle; nearest: model"),
     Bad("a typo below a group", "model.dropout.embeding=0", "nearest: model.dropout.embedding"),
@@ -55,6 +55,7 @@ GRAMMAR = (
     Bad("a quote left open", "seed='1", "cannot read the value of seed"),
     Bad("nested without end", f"seed={'[' * 300}", "cannot read the value of seed"),
     Bad("a sweep without -m", "seed=1,2", "Add -m for a run with each"),
+    Bad("a sweep over nothing", "-m seed=range(0)", "the sweep has no job"),
     Bad("an unknown interpolation", "optim.lr=${nope}", "interpolation key 'nope' not found"),
     Bad("an interpolation of itself", "seed=${seed}", "seed: recursive interpolation detected"),
     Bad("the environment in a number", "seed=${oc.env:SHLVL}", "seed may not call a resolver"),

@@ -7,16 +7,19 @@ import importlib
 import shutil
 from collections.abc import Callable
 from contextlib import nullcontext
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.config_store import ConfigStore
 from pytest import MonkeyPatch  # noqa: PT013
 
 from lm.checkpoint import Checkpoint
 from lm.checkpoint import folder as folders
 from lm.checkpoint import format as formats
+from lm.config import registry
 from lm.optim import outliers
 from lm.optim.guard import Guard
 from lm.optim.optimizers import OPTIMIZERS
@@ -131,12 +134,12 @@ def with_any_value(patch: MonkeyPatch) -> None:
 
 
 def with_the_newest_by_the_clock(patch: MonkeyPatch) -> None:
-    whole = checkpoint.CheckpointFolder.newest_first
+    whole = folders.CheckpointFolder.newest_first
 
-    def newest_first(self: checkpoint.CheckpointFolder) -> list[Path]:
+    def newest_first(self: folders.CheckpointFolder) -> list[Path]:
         return sorted(whole(self), key=lambda path: path.stat().st_mtime, reverse=True)
 
-    patch.setattr(checkpoint.CheckpointFolder, "newest_first", newest_first)
+    patch.setattr(folders.CheckpointFolder, "newest_first", newest_first)
 
 
 def without_looking_at_the_ids(patch: MonkeyPatch) -> None:
@@ -145,6 +148,20 @@ def without_looking_at_the_ids(patch: MonkeyPatch) -> None:
 
 def without_a_lock(patch: MonkeyPatch) -> None:
     patch.setattr("lm.run_directory.owning", lambda lock: nullcontext())
+
+
+def with_schemas_without_slots(patch: MonkeyPatch) -> None:
+    """Classes that take any attribute, and nobody who looks for those that are no fields."""
+    store = ConfigStore.instance()
+    patch.setattr(store, "repo", deepcopy(store.repo))
+    for group in registry.BASES:
+        for name in registry.schema_names(group):
+            strict = registry.schema_named(group, name)
+            assert strict is not None
+            loose = dataclass(kw_only=True)(type(strict.__name__, (strict,), {}))
+            store.store(group=f"schema/{group}", name=name, node=loose, provider="lm")
+            patch.setitem(registry._schemas[group], name, loose)
+    patch.setattr("lm.config.composition._added_fields", lambda config: ())
 
 
 BUILDS: dict[str, Build] = {
@@ -176,6 +193,9 @@ BUILDS: dict[str, Build] = {
     ),
     "lets YAML files have Hydra run code": Build(
         "X2", with_hydra_running, only="configs/experiment/callback_unpickles.yaml"
+    ),
+    "has schemas without slots": Build(
+        "I1", with_schemas_without_slots, only="a typo, with a plus", times=1
     ),
     "takes counters as a checkpoint has them": Build("X5", with_any_value, times=40),
     "the newest checkpoint is that of the latest date": Build(

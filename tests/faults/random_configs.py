@@ -93,7 +93,7 @@ def _choices(verb: str, draws: random.Random) -> dict[str, str]:
         if group not in ("data", "trainer", "runtime"):
             drawn[group] = draws.choice(schema_names(group))
         elif group == "data":
-            drawn[group] = draws.choice(("text", "text", "text", "torch_source", "ptb"))
+            drawn[group] = draws.choice(("text", "text", "text", "ptb"))
     return drawn
 
 

@@ -25,7 +25,7 @@ WRONG = (*BAD, *every_number())
     "typos, values out of range, conflicts, broken files, missing devices, places not to write to",
     "the exit code, one line of cause and one of remedy, no traceback, nothing written",
     Figure.input,
-    few=12,
+    few=8,
     full=len(WRONG),
 )
 def wrong_configurations(trial: Trial) -> Iterator[Finding]:

@@ -14,7 +14,7 @@ from lm.models.gru import GRUConfig
 from lm.models.init import InitConfig, PartInit, Scheme
 from lm.models.language_model import parameter_counts
 from lm.models.lstm import LSTMConfig
-from lm.models.recurrent_config import InitialState
+from lm.models.recurrent_config import HeadKind, InitialState
 from lm.models.rnn import RNNConfig
 from lm.runtime.compute import Compute, Kernels, Precision
 from lm.runtime.randomness import Noise
@@ -140,6 +140,16 @@ def test_low_precision_is_close_in_training_and_absent_in_evaluation(
     with torch.no_grad():
         again = model(tokens(), tokens()).nll
     torch.testing.assert_close(again, evaluated, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernels", Kernels)
+def test_a_mixture_takes_features_of_low_precision(kernels: Kernels) -> None:
+    model = build(head=HeadKind.mixture).float()
+    exact = model(tokens(), tokens(), noise=Noise(1, 0, 4))
+    model.compute = Compute(precision=Precision.bf16, kernels=kernels)
+    low = model(tokens(), tokens(), noise=Noise(1, 0, 4))
+    assert not torch.equal(low.nll, exact.nll)
+    torch.testing.assert_close(low.nll, exact.nll, rtol=0, atol=0.1)
 
 
 def test_dropout_acts_in_training_only_and_keeps_the_expectation() -> None:

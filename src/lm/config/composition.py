@@ -23,7 +23,7 @@ from lm.config.hydra_part import check_hydra
 from lm.config.overrides import quote
 from lm.config.registry import load_plugins
 from lm.config.unknown import unknown_field
-from lm.errors import LmError
+from lm.errors import ConfigError, LmError
 
 VERSION_BASE = "1.3"
 
@@ -91,6 +91,8 @@ def compose_jobs(
         if common.hydra.runtime.choices["hydra/sweeper"] != "basic":
             return [_checked(common, root)], None
         jobs = _expand(common, extra_dir)
+    if not jobs:
+        raise ConfigError("the sweep has no job: one of its overrides has no value", "Give it one.")
     fixed = unresolved(common.hydra.overrides.hydra)
     return [compose(root, [*fixed, *job], extra_dir=extra_dir) for job in jobs], None
 

@@ -88,6 +88,7 @@ class MixtureHead(Head):
 
     def _mix(self, features: Tensor, noise: Noise | None = None) -> tuple[Tensor, Tensor]:
         """log π [N, K], and what enters the softmaxes [N·K, E], the K of a token in a row."""
+        features = features.to(self.prior.dtype)  # of a cell that multiplies in bf16
         log_prior = nn.functional.linear(features, self.prior).log_softmax(-1)
         x = nn.functional.linear(features, self.latent, self.latent_bias).tanh()
         if noise is not None and self.dropout:
