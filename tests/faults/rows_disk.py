@@ -18,11 +18,13 @@ from lm.checkpoint import CheckpointFolder, verifies
 from lm.errors import LmError, NumericError
 from lm.runtime import files
 
+KEPT = ["step-000000003", "step-000000002"]
+
 
 @row(
     "C4",
     "the disk is full from the n-th change that a save makes, for every n",
-    "exit 6 and two lines; the checkpoint before verifies; no debris",
+    "exit 6 and two lines (0 where only an older one was to go); what was kept verifies; no debris",
     Figure.fault,
     few=1,
     full=1,
@@ -42,9 +44,13 @@ def _failed_save(disk: FailingDisk, folder: Path, change: int, number: int) -> F
     checkpoints = CheckpointFolder(folder)
     newest = checkpoints.newest_good()[0].name
     debris = [path.name for path in folder.glob(".*")]
-    # The last changes come after the checkpoint is whole: then it may count.
+    # The last changes come after the checkpoint is whole: then it may count. The very last takes
+    # an older one away, which a full disk does not keep from happening.
+    ended = _two_lines(found, 6) or (
+        found["code"] == 0 and [p.name for p in checkpoints.newest_first()] == KEPT
+    )
     ok = (
-        _two_lines(found, 6)
+        ended
         and newest in ("step-000000002", "step-000000003")
         and _count_good(checkpoints) >= KEEP
         and not debris

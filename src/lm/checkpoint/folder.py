@@ -6,12 +6,16 @@ checkpoints/last, checkpoints/best      text files that name one of them
 
 import logging
 import re
-import shutil
 from pathlib import Path
 
 from lm.checkpoint.format import MANIFEST, Checkpoint, read, verifies, write
 from lm.errors import CheckpointError
-from lm.runtime.files import restore_interrupted, storage_errors, write_atomically
+from lm.runtime.files import (
+    remove_folder,
+    restore_interrupted,
+    storage_errors,
+    write_atomically,
+)
 from lm.runtime.untrusted import read_text
 
 _MAX_POINTER = 1 << 10  # in bytes; what is larger is an attack
@@ -60,7 +64,7 @@ class CheckpointFolder:
         for folder in older:
             if verified >= keep:
                 if folder.name != best:
-                    shutil.rmtree(folder, ignore_errors=True)
+                    remove_folder(folder)
             elif verifies(folder):
                 verified += 1
 

@@ -91,15 +91,25 @@ def folder_atomically(target: Path) -> Iterator[Path]:
         shutil.rmtree(beside, ignore_errors=True)
 
 
+def remove_folder(path: Path) -> None:
+    """Delete a folder, as far as the system lets us, at no moment leaving a part under its name."""
+    aside = path.with_name(f".gone-{path.name}-{uuid.uuid4().hex[:8]}")
+    try:
+        path.rename(aside)
+    except OSError:  # a full disk may refuse a new name, and lets go of an old one
+        aside = path
+    shutil.rmtree(aside, ignore_errors=True)
+
+
 def restore_interrupted(parent: Path) -> None:
-    """Clean up after a process that died inside `folder_atomically` or `write_atomically`."""
+    """Clean up after a process that died inside one of the functions above."""
     for aside in parent.glob(".old-*"):
         target = parent / aside.name.removeprefix(".old-")
         if target.exists():
             shutil.rmtree(aside, ignore_errors=True)
         else:
             aside.rename(target)
-    for beside in parent.glob(".new-*"):
+    for beside in (*parent.glob(".new-*"), *parent.glob(".gone-*")):
         shutil.rmtree(beside, ignore_errors=True)
     for part in parent.glob(".put-*"):
         part.unlink(missing_ok=True)
