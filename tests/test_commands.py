@@ -418,21 +418,6 @@ def test_the_continuation_of_words_begins_with_a_space(
     assert capsys.readouterr().out[7] in " \n"
 
 
-def test_multirun_trains_each_and_one_failure_lets_the_others_finish(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    small = [item for item in SMALL if not item.startswith("trainer.batch_size")]
-    command = ["train", "-m", *small, "model=rnn,gru", "trainer.batch_size=4,400"]
-    assert main([*command, "trainer.max_steps=3", "trainer.valid_every=3"]) == 3
-    (folder,) = Path("runs/default").iterdir()
-    assert folder.name.startswith("multirun_")
-    done = sorted(path.parent.name for path in folder.glob("*/summary.json"))
-    assert done == ["0", "2"]
-    text = capsys.readouterr().err
-    assert "Traceback" not in text
-    assert text.count("lm: error: job") == 2
-
-
 PLUGIN = '''
 from dataclasses import dataclass
 

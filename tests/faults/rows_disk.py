@@ -27,12 +27,12 @@ KEPT = ["step-000000003", "step-000000002"]
     "exit 6 and two lines (0 where only an older one was to go); what was kept verifies; no debris",
     Figure.fault,
     few=1,
-    full=1,
+    full=2,
 )
 def full_at_each_change_of_a_save(trial: Trial) -> Iterator[Finding]:
     with FailingDisk(trial.folder, "save_a_checkpoint") as disk:
         changes = disk.act(saved(trial.folder / "counted", 1, 2).path, 0)["changes"]
-        for number in (errno.ENOSPC, errno.EIO)[: max(trial.times, 2)]:
+        for number in (errno.ENOSPC, errno.EIO)[: trial.times]:
             for change in range(1, changes + 1):
                 folder = trial.folder / f"{number}-{change}"
                 saved(folder, 1, 2, best=2)
