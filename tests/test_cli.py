@@ -49,6 +49,7 @@ class Recorder:
     jobs: list[Path | None] = field(default_factory=list)
     overrides: list[tuple[str, ...]] = field(default_factory=list)
     failures: dict[int, BaseException] = field(default_factory=dict)
+    act: Callable[[], None] = lambda: None
 
     def run(self, parsed: Any) -> float:
         number = len(self.calls)
@@ -57,6 +58,7 @@ class Recorder:
         call = invocation()
         assert call is not None
         self.overrides.append(call.overrides)
+        self.act()
         if number in self.failures:
             raise self.failures[number]
         return 1.5
@@ -362,11 +364,25 @@ def test_a_multirun_gives_each_job_its_directory(command: Recorder) -> None:
     assert chosen == [("RNNConfig", 5), ("GRUConfig", 5)]
     parents = {job.parent for job in command.jobs if job is not None}
     assert len(parents) == 1
-    assert [path.name for path in next(iter(parents)).iterdir()] == ["multirun.yaml"]
     assert parents.pop().parent == Path("runs/sweep")
     assert [job.name for job in command.jobs if job is not None] == ["0", "1"]
-    assert not any(job.exists() for job in command.jobs if job is not None)
     assert command.overrides[1] == ("model=gru", "seed=5", "name='sweep'")
+
+
+def test_a_multirun_leaves_only_what_its_jobs_left(command: Recorder, tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    assert main(["train", "-m", "seed=1,2", "name=nothing"]) == 0
+    assert list(tmp_path.rglob("*")) == [tmp_path / "runs"]
+
+    def leave_something() -> None:
+        job = command.jobs[-1]
+        assert job is not None
+        job.mkdir()
+
+    command.act = leave_something
+    assert main(["train", "-m", "seed=1,2", "name=sweep"]) == 0
+    (folder,) = Path("runs/sweep").iterdir()
+    assert sorted(path.name for path in folder.iterdir()) == ["0", "1", "multirun.yaml"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 
 from campaign.records import circumstances
 
-ROUNDS = 5
+ROUNDS = 7
 STEPS, SAVE_EVERY = 200, 20
 VARIANTS = {
     "no saves": (f"trainer.save_every={2 * STEPS}",),
@@ -25,7 +25,7 @@ VARIANTS = {
 
 
 def run(place: Path, folder: Path) -> None:
-    """Train each variant in turn, several times, and keep the medians."""
+    """Train each variant in turn, several times, and keep medians and ranges."""
     found: dict[str, list[dict[str, float]]] = {name: [] for name in VARIANTS}
     for number in range(ROUNDS + 1):
         for name, overrides in VARIANTS.items():
@@ -36,13 +36,19 @@ def run(place: Path, folder: Path) -> None:
         **circumstances(),
         "steps": STEPS,
         "save_every": SAVE_EVERY,
+        "rounds": ROUNDS,
         "variants": {
-            name: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+            name: {key: _spread([run[key] for run in runs]) for key in runs[0]}
             for name, runs in found.items()
         },
     }
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "costs.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    """The median of the rounds, the least and the most."""
+    return {"median": statistics.median(values), "least": min(values), "most": max(values)}
 
 
 def _train(runs: Path, overrides: tuple[str, ...]) -> dict[str, float]:

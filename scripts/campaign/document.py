@@ -66,8 +66,8 @@ def _figures(rows: dict[str, Record], costs: Record) -> Iterator[str]:
         yield f"| most steps done again after kill -9, saving every 7 ({key}) | {most:.0f} |"
     for name, found in costs.get("variants", {}).items():
         if name.startswith("saves"):
-            share = 100 * found["stall_share"]
-            yield f"| share of the time in which training waits for {name} | {share:.2f} % |"
+            share, every = found["stall_share"]["median"], costs["save_every"]
+            yield f"| time in which training waits, {name}, every {every} steps | {share:.1%} |"
     yield ""
 
 
@@ -131,24 +131,25 @@ def _soak(soak: Record) -> Iterator[str]:
 
 
 def _costs(costs: Record) -> Iterator[str]:
-    variants: dict[str, dict[str, float]] = costs["variants"]
-    plain = variants["no saves"]["milliseconds_per_step"]
-    size = max(found["checkpoint_bytes"] for found in variants.values()) / 2**20
+    variants: dict[str, dict[str, dict[str, float]]] = costs["variants"]
+    size = max(found["checkpoint_bytes"]["most"] for found in variants.values()) / 2**20
     yield from (
         "## What safety costs",
         "",
         f"The default model ({size:.0f} MiB a checkpoint), {costs['steps']} steps, saved every"
-        f" {costs['save_every']};",
-        "medians of runs in turn. The stall is the share of the time in which training waited for",
-        "a save; saving in the background takes processor time from training besides.",
+        f" {costs['save_every']}; {costs['rounds']} runs",
+        "of each in turn, medians and, because runs differ by more than most of this, ranges. The",
+        "stall is the share of the time in which training waited for a save; saving in the",
+        "background takes processor time from training besides.",
         "",
-        "| | ms per step | against no saves | stall |",
-        "|---|--:|--:|--:|",
+        "| | ms per step | range | stall | range |",
+        "|---|--:|--:|--:|--:|",
     )
     for name, found in variants.items():
-        step = found["milliseconds_per_step"]
-        stall = 100 * found["stall_share"]
-        yield f"| {name} | {step:.1f} | {100 * (step / plain - 1):+.1f} % | {stall:.2f} % |"
+        step, stall = found["milliseconds_per_step"], found["stall_share"]
+        steps = f"{step['median']:.1f} | {step['least']:.1f} to {step['most']:.1f}"
+        share = f"{stall['median']:.1%} | {stall['least']:.1%} to {stall['most']:.1%}"
+        yield f"| {name} | {steps} | {share} |"
     yield from ("", f"{_when(costs)}.", "")
 
 

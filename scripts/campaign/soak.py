@@ -116,7 +116,8 @@ def picture(result: Any, path: Path) -> None:
         count = min(len(curves[x]), len(curves[y]))
         axis.plot(curves[x][:count], curves[y][:count], linewidth=1)
         axis.set(title=title, xlabel="step" if x == "step" else "seconds")
-        axis.set_ylim(bottom=0)
+        # Not up to the first point, which has the choice of kernels in it.
+        axis.set_ylim(0, 1.15 * max(curves[y][1:count]))
         axis.grid(alpha=0.3)
     figure.suptitle(f"{result['steps']:,} steps in one process")
     figure.savefig(path, dpi=110)

@@ -35,6 +35,9 @@ from lm.commands import module_of
 from lm.run_directory import ConsoleHandler
 from lm.runtime.files import storage_errors
 
+MULTIRUN = "multirun.yaml"
+"""What Hydra writes about a multirun before its first job."""
+
 
 def train(overrides: Sequence[str] = ()) -> float | None:
     """`lm train` for Python: `lm.train(["model=rnn", "optim.lr=0.01"])`.
@@ -72,19 +75,19 @@ def launch(verb: str, arguments: Sequence[str]) -> int:
     overrides = [*config.local_search_path(flags.overrides), *flags.overrides]
     root, extra_dir = flags.config_name or verb, flags.config_dir
     raised: tuple[type[Exception], ...] = (Exception,)
-    single = None
+    single, held = None, contextlib.ExitStack()
     if runs_jobs(flags):
         jobs, single = config.compose_jobs(root, overrides, extra_dir, sweep=flags.multirun)
         for job in jobs:
             config.parse(job, config.ROOTS[verb])
         if single is None:
-            overrides += _sweep_directory(verb, overrides, jobs[0])
+            overrides += held.enter_context(_sweep_directory(verb, overrides, jobs[0]))
         # All else is a bug of ours from here on, and must not look like a mistake of the user's.
         raised = (HydraException, OmegaConfBaseException)
     elif flags.cfg or flags.help:
         config.compose(root, overrides, extra_dir=extra_dir)
     task = _Task(verb)
-    with config.explained(root, overrides, raised=raised):
+    with held, config.explained(root, overrides, raised=raised):
         if single is None:
             code = _call_hydra(verb, task, [*overrides, *given], plain=not flags.help)
         else:
@@ -165,20 +168,33 @@ class _Task:
         return self.codes[0] if self.codes else 0
 
 
-def _sweep_directory(verb: str, overrides: Sequence[str], job: DictConfig) -> list[str]:
+@contextlib.contextmanager
+def _sweep_directory(verb: str, overrides: Sequence[str], job: DictConfig) -> Iterator[list[str]]:
     """Where a multirun's jobs go, unless the user said it: <runs>/<name>/multirun_<id>.
+
+    It is taken away again when no job has left anything in it.
 
     Raises:
         StorageError: it cannot be made; this is the first thing that a multirun writes.
     """
     if any(config.key_of(override) == "hydra.sweep.dir" for override in overrides):
-        return []
+        yield []
+        return
     stamp = f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{secrets.token_hex(3)}"
     runs, name = (OmegaConf.select(job, key) for key in ("runs", "name"))
     folder = Path(runs or "runs", name or verb, f"multirun_{stamp}")
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
     with storage_errors(f"create {folder}"):
         folder.mkdir(parents=True)
-    return [f"hydra.sweep.dir={config.free_text(str(folder))}"]
+    try:
+        yield [f"hydra.sweep.dir={config.free_text(str(folder))}"]
+    finally:
+        written = {path.name for path in folder.iterdir()}
+        if written <= {MULTIRUN}:
+            (folder / MULTIRUN).unlink(missing_ok=True)
+            for path in missing:
+                with contextlib.suppress(OSError):  # another multirun has come meanwhile
+                    path.rmdir()
 
 
 @contextlib.contextmanager
