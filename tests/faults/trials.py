@@ -85,14 +85,18 @@ def carry_out(results: Path, cases: Cases, arguments: tuple[Any, ...]) -> int:
 class _OutOfTime(BaseException):
     """Not an Exception, which code that reads a stranger's bytes may well catch."""
 
+    raised = False
+    """In this case: `lm` reports what it does not know like a mistake of its own."""
+
 
 def _out_of_time(number: int, frame: FrameType | None) -> None:
-    raise _OutOfTime("took too long")
+    _OutOfTime.raised = True
+    raise _OutOfTime
 
 
 def attempt(action: Callable[[], str | None]) -> str | None:
     """What an action says is wrong, or that it raised, took too long or too much memory."""
-    before = _peak()
+    before, _OutOfTime.raised = _peak(), False
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
     signal.setitimer(signal.ITIMER_REAL, WAIT_SECONDS)
     try:
@@ -102,6 +106,8 @@ def attempt(action: Callable[[], str | None]) -> str | None:
     finally:
         for timer in (signal.ITIMER_PROF, signal.ITIMER_REAL):
             signal.setitimer(timer, 0)
+    if _OutOfTime.raised:
+        return "took too long"
     grown = _peak() - before
     return f"{grown >> 20} MB" if fault is None and grown > MEMORY else fault
 
