@@ -10,7 +10,7 @@ from typing import Any
 
 from campaign.records import circumstances
 
-ROUNDS = 7
+ROUNDS = 5
 STEPS, SAVE_EVERY = 200, 20
 VARIANTS = {
     "no saves": (f"trainer.save_every={2 * STEPS}",),
