@@ -10,6 +10,7 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def run(keys: Sequence[str], place: Path, folder: Path, *, few: bool, seed: int)
     from rows import ROWS
 
     torch.set_num_threads(1)
+    circumstances()
     unknown = set(keys) - ROWS.keys()
     if unknown:
         sys.exit(f"no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
@@ -91,7 +93,9 @@ def circumstances() -> Record:
     }
 
 
+@cache
 def _commit() -> str:
+    """At the first call: what is committed while rows are under way is not what they ran."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"
