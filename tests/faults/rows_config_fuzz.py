@@ -31,6 +31,7 @@ from lm.models import RecurrentConfig, RecurrentModel
 from lm.training.loop import Trainer
 from lm.training.progress import Limits
 
+SECONDS = 30.0  # of the processor: what was asked for may be done, such as tuning two methods
 TRAINED = 0.2  # of the runs that get as far
 LARGEST = 100_000  # parameters of a model that gets its weights; tokens that are evaluated
 
@@ -45,7 +46,8 @@ LARGEST = 100_000  # parameters of a model that gets its weights; tokens that ar
 )
 def random_configurations(trial: Trial) -> Iterator[Finding]:
     seed = trial.draws.randrange(1 << 30)
-    yield from in_child(trial.folder, fuzz_cases, trial.folder, good_run(), seed, trial.times)
+    given = (trial.folder, good_run(), seed, trial.times)
+    yield from in_child(trial.folder, fuzz_cases, *given, seconds=SECONDS)
 
 
 def fuzz_cases(

@@ -13,7 +13,7 @@ from typing import Any
 from fault_plan import Finding, Trial
 from processes import Child
 
-SECONDS = 5.0  # of the processor, that a case may take
+SECONDS = 5.0  # of the processor, that a case may take that only reads
 WAIT_SECONDS = 60.0  # in all, on a machine that may have other things to do
 MEMORY = 256 << 20  # that a case may add to what the process has, in bytes
 SPARE = 2 << 30  # address space beyond what the process has before the first case
@@ -41,7 +41,9 @@ def drawn(cases: Sequence[tuple[str, str]], trial: Trial) -> list[int]:
     return sorted(islice((index for index in turns if index is not None), trial.times))
 
 
-def in_child(folder: Path, cases: Cases, *arguments: Any) -> Iterator[Finding]:
+def in_child(
+    folder: Path, cases: Cases, *arguments: Any, seconds: float = SECONDS
+) -> Iterator[Finding]:
     """What each case showed.
 
     Args:
@@ -50,7 +52,7 @@ def in_child(folder: Path, cases: Cases, *arguments: Any) -> Iterator[Finding]:
             what is wrong, or None.
     """
     results = folder / "results.jsonl"
-    child = Child(folder / "log", carry_out, results, cases, arguments)
+    child = Child(folder / "log", carry_out, results, cases, arguments, seconds)
     try:
         code = child.wait(TIMEOUT)
     except TimeoutError as error:
@@ -66,7 +68,7 @@ def in_child(folder: Path, cases: Cases, *arguments: Any) -> Iterator[Finding]:
         yield Finding(False, f"the process ended with {code} in {begun}: {child.said()[-1500:]}")
 
 
-def carry_out(results: Path, cases: Cases, arguments: tuple[Any, ...]) -> int:
+def carry_out(results: Path, cases: Cases, arguments: tuple[Any, ...], seconds: float) -> int:
     """Do the cases in this process, which is changed by it, writing down each result."""
     for number in (signal.SIGPROF, signal.SIGALRM):
         signal.signal(number, _out_of_time)
@@ -78,7 +80,7 @@ def carry_out(results: Path, cases: Cases, arguments: tuple[Any, ...]) -> int:
                 limited = True
             file.write(json.dumps([what, "begun"]) + "\n")
             file.flush()
-            file.write(json.dumps([what, attempt(action)]) + "\n")
+            file.write(json.dumps([what, attempt(action, seconds)]) + "\n")
     return 0
 
 
@@ -94,10 +96,10 @@ def _out_of_time(number: int, frame: FrameType | None) -> None:
     raise _OutOfTime
 
 
-def attempt(action: Callable[[], str | None]) -> str | None:
+def attempt(action: Callable[[], str | None], seconds: float) -> str | None:
     """What an action says is wrong, or that it raised, took too long or too much memory."""
     before, _OutOfTime.raised = _peak(), False
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     signal.setitimer(signal.ITIMER_REAL, WAIT_SECONDS)
     try:
         fault = action()
