@@ -89,6 +89,7 @@ def test_an_exact_resume_passes_and_leaves_nothing(
     assert tree() == before
 
 
+@pytest.mark.slow  # five processes
 def test_a_killed_run_of_ones_own_experiment_passes(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -208,6 +208,21 @@ BUILDS: dict[str, Build] = {
 }
 
 
+ALWAYS = frozenset(
+    {
+        "the recurrent state is not resumed",
+        "nothing is synced",
+        "the manifest is not checked",
+        "has schemas without slots",
+        "imports the component that a checkpoint names",
+        "imports the tokenizer that a checkpoint names",
+        "bad steps are not skipped",
+        "weights are not looked at",
+    }
+)
+"""The builds that the default tests try; the others are slow."""
+
+
 def take_out_here(name: str) -> None:
     """Break this process's `lm`, for good."""
     BUILDS[name].take_out(MonkeyPatch())

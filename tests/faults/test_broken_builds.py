@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from broken_builds import BUILDS
+from broken_builds import ALWAYS, BUILDS
 from fault_plan import carry_out
 from processes import BROKEN_BUILD
 from rows import ROWS
@@ -11,7 +11,10 @@ from stranger import good_run
 from trials import ONLY
 
 
-@pytest.mark.parametrize("name", BUILDS)
+@pytest.mark.parametrize(
+    "name",
+    [name if name in ALWAYS else pytest.param(name, marks=pytest.mark.slow) for name in BUILDS],
+)
 def test_a_broken_build_is_noticed(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
