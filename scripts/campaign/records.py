@@ -31,7 +31,7 @@ def run(keys: Sequence[str], place: Path, folder: Path, *, few: bool, seed: int)
     from rows import ROWS
 
     torch.set_num_threads(1)
-    circumstances()
+    _commit()
     unknown = set(keys) - ROWS.keys()
     if unknown:
         sys.exit(f"no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")

@@ -51,7 +51,6 @@ def file_cases(
 ) -> Iterator[tuple[str, Callable[[], str | None]]]:
     """So many files, each with a tokenizer and a unit."""
     os.chdir(folder)
-    patch.object(os, "fsync").start()  # no power is cut here
     for k in range(times):
         yield f"file {seed} {k}", partial(attack, random.Random(f"{seed} {k}"))
 

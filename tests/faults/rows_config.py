@@ -7,6 +7,7 @@ from functools import partial
 from io import StringIO
 from pathlib import Path
 
+from answers import cause_and_remedy
 from bad_configs import BAD, Bad
 from bad_numbers import every_number
 from fault_plan import Figure, Finding, Trial, row
@@ -85,8 +86,7 @@ def answer_fault(code: int, said: str) -> str | None:
         return f"exit {code}"
     if "Traceback" in said:
         return "a traceback"
-    cause, *rest = said[max(said.rfind("lm: error: "), 0) :].splitlines() or [""]
-    if code and not (cause.startswith("lm: error: ") and len(rest) == 1 and rest[0].strip()):
+    if code and cause_and_remedy(said) is None:
         return f"exit {code} without a line of cause and one of remedy"
     return None
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from answers import cause_and_remedy
 from checkpoints import KEEP, example, saved
 from failing_disk import FailingDisk
 from fault_plan import Figure, Finding, Trial, log_lines, row
@@ -60,9 +61,7 @@ def _failed_save(disk: FailingDisk, folder: Path, change: int, number: int) -> F
 
 
 def _two_lines(found: dict[str, object], code: int) -> bool:
-    said = str(found["said"])
-    lines = said[said.rfind("lm: error") :].splitlines()
-    return found["code"] == code and "Traceback" not in said and len(lines) == 2
+    return found["code"] == code and cause_and_remedy(str(found["said"])) is not None
 
 
 @row(

@@ -1,16 +1,17 @@
 """The row of memory that runs out: N6."""
 
-import resource
 from collections.abc import Callable, Iterator
 from itertools import islice, product
 from pathlib import Path
 from typing import Any
 
 import torch
+from answers import ERROR, cause_and_remedy
 from fault_plan import Figure, Finding, Trial, row
 from processes import Child, run_lm
 from small_run import RECIPE, directory, resume, saved_step, workplace
 from stranger import good_run
+from trials import limit_memory
 
 from lm.checkpoint import CheckpointFolder, read
 from lm.models import RecurrentModel
@@ -30,17 +31,13 @@ TO_LOWER = {
 
 def _by_torch() -> None:
     """What the system refuses: an address space with no room for it."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + SPARE
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    limit_memory(SPARE)
     torch.empty(2 * SPARE, dtype=torch.uint8)
 
 
 def _by_python() -> None:
     """The same, asked for by Python."""
-    pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + SPARE
-    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    limit_memory(SPARE)
     bytearray(2 * SPARE)
 
 
@@ -107,7 +104,11 @@ def _training(name: str, place: str, way: str, call: int) -> Finding:
     kept = saved_step(run)
     if fault is None and kept is not None and (resume(run).wait() or saved_step(run) != STEPS):
         fault = f"does not go on from step {kept}"
-    if fault is None and place == "a training step" and (kept or 0) < (call - 1) // SAVE_EVERY * 6:
+    if (
+        fault is None
+        and place == "a training step"
+        and (kept or 0) < (call - 1) // SAVE_EVERY * SAVE_EVERY
+    ):
         fault = f"step {kept} is the last that was kept"
     return Finding(fault is None, f"{way} in call {call} of {place}: {fault or 'answered'}")
 
@@ -127,8 +128,8 @@ def _use(run: Path, k: int, place: str, way: str) -> Finding:
 
 def _answer_fault(code: int, said: str, verb: str) -> str | None:
     """What is wrong with how the end of the memory was answered."""
-    cause, *rest = said[max(said.find("lm: error: "), 0) :].splitlines() or [""]
-    two = cause.startswith("lm: error: out of memory") and len(rest) == 1
-    if code == 7 and two and all(name in rest[0] for name in TO_LOWER[verb]):
+    cause, remedy = cause_and_remedy(said) or ("", "")
+    out = code == 7 and cause.startswith(f"{ERROR}out of memory") and said.count(ERROR) == 1
+    if out and all(name in remedy for name in TO_LOWER[verb]):
         return None
     return f"exit {code}, {said[-1500:]}"

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
-from unittest.mock import patch
 
+from answers import cause_and_remedy
 from bad_text import Case, table
 from bad_text_commands import GOOD, write
 from fault_plan import Figure, Finding, Trial, row
@@ -41,7 +41,6 @@ def bad_text(trial: Trial) -> Iterator[Finding]:
 def text_cases(folder: Path, chosen: list[int]) -> Iterator[tuple[str, Callable[[], str | None]]]:
     """The chosen lines."""
     os.chdir(folder)
-    patch.object(os, "fsync").start()  # no power is cut here
     write("good.txt", GOOD)
     cases = table()
     for case in map(cases.__getitem__, chosen):
@@ -68,8 +67,8 @@ def answer(case: Case) -> str | None:
 
 def refusal(case: Case, said: str, before: dict[str, bytes]) -> str | None:
     """What is wrong with how the command was refused."""
-    lines = said[said.rfind("lm: error") :].splitlines()
-    if len(lines) != 2 or not lines[1].startswith("  ") or len(lines[1]) < 10:
+    lines = cause_and_remedy(said)
+    if lines is None or len(lines[1]) < 8:
         return f"not a line of cause and one of remedy: {said!r}"
     if not re.search(case.says, lines[0]):
         return f"does not say {case.says!r}: {lines[0]}"

@@ -9,6 +9,7 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from types import FrameType
 from typing import Any
+from unittest.mock import patch
 
 from fault_plan import Finding, Trial
 from processes import Child
@@ -72,11 +73,12 @@ def carry_out(results: Path, cases: Cases, arguments: tuple[Any, ...], seconds: 
     """Do the cases in this process, which is changed by it, writing down each result."""
     for number in (signal.SIGPROF, signal.SIGALRM):
         signal.signal(number, _out_of_time)
+    patch.object(os, "fsync").start()  # no power is cut here
     limited = False
     with results.open("a") as file:
         for what, action in cases(*arguments):
             if not limited:
-                _limit_memory()
+                limit_memory(SPARE)
                 limited = True
             file.write(json.dumps([what, "begun"]) + "\n")
             file.flush()
@@ -118,7 +120,8 @@ def _peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
-def _limit_memory() -> None:
+def limit_memory(spare: int) -> None:
+    """Give this process so many bytes of address space beyond what it has."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + SPARE
+    limit = pages * resource.getpagesize() + spare
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
