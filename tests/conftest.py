@@ -1,16 +1,28 @@
 """Shared set-up: shapes and types of every signature in `lm` are checked while testing."""
 
+import gc
 import os
 from collections.abc import Iterator
 
 import pytest
-import torch
 import typechecking
 
 typechecking.install()
 
-# The tests' tensors are tiny: a second thread costs more than it gives.
-torch.set_num_threads(1)
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """The tests' tensors are tiny: a second thread costs more than it gives."""
+    import torch  # takes two seconds, and who only hands the tests out does without
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _imports_are_no_garbage() -> None:
+    """All that was imported stays: the collector need not look at it time and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,9 +1,10 @@
 """A disk that fails at a chosen change: a process under a library that stands before C's own.
 
-Run as a program, it does what its argument says once for each number on standard input, in a
-process of its own each, and answers with one line of JSON.
+Run as a program, it does one of ACTIONS for each line on standard input, in a process of its own
+each, and answers with one line of JSON.
 """
 
+import atexit
 import contextlib
 import ctypes
 import errno
@@ -12,7 +13,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +36,14 @@ class FailingDisk:
 
     Args:
         folder: where the library and the log go.
-        action: a function of this module that is called with a folder.
     """
 
-    def __init__(self, folder: Path, action: str) -> None:
+    def __init__(self, folder: Path) -> None:
         source = str(HERE.parents[1] / "src")
         paths = os.pathsep.join([source, str(HERE), os.environ.get("PYTHONPATH", "")])
         self._log = (folder / "failing_disk.log").open("w")
         self._process = subprocess.Popen(
-            [sys.executable, __file__, action],
+            [sys.executable, __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -49,10 +51,8 @@ class FailingDisk:
             env={**os.environ, "LD_PRELOAD": str(compiled(folder)), "PYTHONPATH": paths},
         )
 
-    def __enter__(self) -> "FailingDisk":
-        return self
-
-    def __exit__(self, *exception: object) -> None:
+    def close(self) -> None:
+        """End the server."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
@@ -60,10 +60,13 @@ class FailingDisk:
         self._process.stdout.close()
         self._log.close()
 
-    def act(self, folder: Path, change: int, number: int = errno.ENOSPC) -> dict[str, Any]:
-        """Do the action while every change of `folder` from the given one on fails.
+    def act(
+        self, action: str, folder: Path, change: int, number: int = errno.ENOSPC
+    ) -> dict[str, Any]:
+        """Do an action in this working directory while `folder` fails from its given change on.
 
         Args:
+            action: one of ACTIONS, which is called with the folder.
             change: counted from 1; 0 lets all succeed.
 
         Returns:
@@ -71,10 +74,21 @@ class FailingDisk:
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps([str(folder), change, number]) + "\n")
+        order = [action, str(Path.cwd()), str(folder), change, number]
+        self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         answer: dict[str, Any] = json.loads(self._process.stdout.readline())
         return answer
+
+
+@cache
+def failing_disk() -> FailingDisk:
+    """One for all rows, since its server takes seconds to start."""
+    folder = tempfile.TemporaryDirectory()
+    disk = FailingDisk(Path(folder.name))
+    atexit.register(folder.cleanup)
+    atexit.register(disk.close)  # before
+    return disk
 
 
 def save_a_checkpoint(folder: Path) -> int:
@@ -105,25 +119,25 @@ ACTIONS: dict[str, Callable[[Path], int]] = {
 }
 
 
-def _serve(action: Callable[[Path], int]) -> None:
+def _serve() -> None:
     import lm.cli.launch
     import lm.commands.train  # noqa: F401
 
     for line in sys.stdin:
-        folder, change, number = json.loads(line)
-        sys.stdout.write(json.dumps(_in_a_process(action, folder, change, number)) + "\n")
+        sys.stdout.write(json.dumps(_in_a_process(*json.loads(line))) + "\n")
         sys.stdout.flush()
 
 
 def _in_a_process(
-    action: Callable[[Path], int], folder: str, change: int, number: int
+    action: str, working: str, folder: str, change: int, number: int
 ) -> dict[str, Any]:
     receive, send = os.pipe()
     pid = os.fork()
     if not pid:
         os.close(receive)
+        os.chdir(working)
         with os.fdopen(send, "w") as pipe:
-            json.dump(_armed(action, folder, change, number), pipe)
+            json.dump(_armed(ACTIONS[action], folder, change, number), pipe)
         os._exit(0)
     os.close(send)
     with os.fdopen(receive) as pipe:
@@ -154,4 +168,4 @@ def _captured() -> Iterator[io.StringIO]:
 
 
 if __name__ == "__main__":
-    _serve(ACTIONS[sys.argv[1]])
+    _serve()

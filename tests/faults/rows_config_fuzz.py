@@ -41,7 +41,7 @@ LARGEST = 100_000  # parameters of a model that gets its weights; tokens that ar
     "random command lines: sound, on the border, of other types, beyond Hydra's grammar",
     "no crash, no hang, a known exit code; two lines where refused; exit 2 leaves nothing",
     Figure.input,
-    few=40,
+    few=20,
     full=10_000,
 )
 def random_configurations(trial: Trial) -> Iterator[Finding]:

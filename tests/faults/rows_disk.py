@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from answers import cause_and_remedy
 from checkpoints import KEEP, example, saved
-from failing_disk import FailingDisk
+from failing_disk import failing_disk
 from fault_plan import Figure, Finding, Trial, log_lines, row
 from power import crash_states
 from small_run import outcome, resume, saved_step, whole_run, workplace
@@ -31,17 +31,17 @@ KEPT = ["step-000000003", "step-000000002"]
     full=2,
 )
 def full_at_each_change_of_a_save(trial: Trial) -> Iterator[Finding]:
-    with FailingDisk(trial.folder, "save_a_checkpoint") as disk:
-        changes = disk.act(saved(trial.folder / "counted", 1, 2).path, 0)["changes"]
-        for number in (errno.ENOSPC, errno.EIO)[: trial.times]:
-            for change in range(1, changes + 1):
-                folder = trial.folder / f"{number}-{change}"
-                saved(folder, 1, 2, best=2)
-                yield _failed_save(disk, folder, change, number)
+    counted = saved(trial.folder / "counted", 1, 2).path
+    changes = failing_disk().act("save_a_checkpoint", counted, 0)["changes"]
+    for number in (errno.ENOSPC, errno.EIO)[: trial.times]:
+        for change in range(1, changes + 1):
+            folder = trial.folder / f"{number}-{change}"
+            saved(folder, 1, 2, best=2)
+            yield _failed_save(folder, change, number)
 
 
-def _failed_save(disk: FailingDisk, folder: Path, change: int, number: int) -> Finding:
-    found = disk.act(folder, change, number)
+def _failed_save(folder: Path, change: int, number: int) -> Finding:
+    found = failing_disk().act("save_a_checkpoint", folder, change, number)
     checkpoints = CheckpointFolder(folder)
     newest = checkpoints.newest_good()[0].name
     debris = [path.name for path in folder.glob(".*")]
@@ -75,13 +75,12 @@ def _two_lines(found: dict[str, object], code: int) -> bool:
 def full_during_a_run(trial: Trial) -> Iterator[Finding]:
     with workplace(trial.folder):
         expected, _ = whole_run()
-        with FailingDisk(trial.folder, "train") as disk:
-            place = trial.place("counted")
-            changes = disk.act(place, 0)["changes"]
-            for k in range(trial.times):
-                place = trial.place(f"full-{k}")
-                change = trial.draws.randint(1, changes)
-                yield _failed_run(place, change, disk.act(place, change), expected)
+        changes = failing_disk().act("train", trial.place("counted"), 0)["changes"]
+        for k in range(trial.times):
+            place = trial.place(f"full-{k}")
+            change = trial.draws.randint(1, changes)
+            found = failing_disk().act("train", place, change)
+            yield _failed_run(place, change, found, expected)
 
 
 def _failed_run(place: Path, change: int, found: dict[str, object], expected: str) -> Finding:

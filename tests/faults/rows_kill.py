@@ -33,7 +33,7 @@ BACKGROUND = "trainer.save_in_background=true"
     "kill -9 at a random moment of a run, then resume",
     "identical to the uninterrupted run; at most one save interval is done again",
     Figure.resume,
-    few=2,
+    few=1,
     full=50,
 )
 def killed_at_a_random_moment(trial: Trial) -> Iterator[Finding]:
@@ -123,7 +123,7 @@ def save_on_and_on(folder: str, acknowledged: str) -> int:
     "kill -9 of a process that saves one checkpoint after the other",
     "the newest that was acknowledged, or a later one, verifies; no debris after the next start",
     Figure.fault,
-    few=5,
+    few=3,
     full=150,
 )
 def killed_inside_a_save(trial: Trial) -> Iterator[Finding]:

@@ -19,7 +19,7 @@ STOPPED = 75
     "SIGTERM, SIGINT or SIGUSR1 at a random moment of a run",
     "saved at that very step, exit 75 (or 0, when it was done); resumed it is identical",
     Figure.resume,
-    few=3,
+    few=1,
     full=50,
 )
 def one_signal(trial: Trial) -> Iterator[Finding]:
@@ -48,7 +48,7 @@ def _started(name: str, *extra: str) -> Child:
     "a second SIGINT right after the first, at a random moment of a run",
     "the process leaves within 2 s; what was saved verifies; resumed it is identical",
     Figure.resume,
-    few=2,
+    few=1,
     full=50,
 )
 def two_signals(trial: Trial) -> Iterator[Finding]:

@@ -3,13 +3,12 @@
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import pytest
 from processes import Child
 
 from lm.checkpoint import CheckpointFolder, read, verify
@@ -31,8 +30,7 @@ RECIPE = [
 @contextmanager
 def workplace(folder: Path) -> Iterator[None]:
     """Work in `folder`, with the text there."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
+    with chdir(folder):
         (folder / "text.txt").write_text(TEXT)
         yield
 

@@ -1,8 +1,10 @@
 """A run that is stopped anywhere and resumed equals, bit for bit, one that was not."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
 from harness import Recipe
@@ -26,8 +28,18 @@ def interrupted(
     return recipe.run("stopped", spoil=spoil)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("cell", NATIVE)
+def each_with_a_cell(settings: Sequence[tuple[Any, ...]]) -> list[Any]:
+    """Each setting with each cell; by default with one, the cells in turn."""
+    return [
+        pytest.param(
+            cell, *setting, marks=[] if NATIVE[k % len(NATIVE)] == cell else pytest.mark.slow
+        )
+        for k, setting in enumerate(settings)
+        for cell in NATIVE
+    ]
+
+
+@pytest.mark.parametrize(("cell", "optimizer"), each_with_a_cell([(name,) for name in OPTIMIZERS]))
 def test_every_cell_and_optimizer_resumes_exactly(
     tmp_path: Path, cell: str, optimizer: str
 ) -> None:
@@ -36,9 +48,10 @@ def test_every_cell_and_optimizer_resumes_exactly(
     assert interrupted(recipe, [4]) == recipe.run("straight")
 
 
-@pytest.mark.parametrize("precision", [Precision.fp32, Precision.bf16])
-@pytest.mark.parametrize("kernels", Kernels)
-@pytest.mark.parametrize("cell", NATIVE)
+@pytest.mark.parametrize(
+    ("cell", "kernels", "precision"),
+    each_with_a_cell([*product(Kernels, (Precision.fp32, Precision.bf16))]),
+)
 def test_every_precision_and_kernel_resumes_exactly(
     tmp_path: Path, cell: str, kernels: Kernels, precision: Precision
 ) -> None:

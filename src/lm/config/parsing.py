@@ -33,7 +33,8 @@ def parse(config: DictConfig, schema: type[Root]) -> Root:
     check_interpolations(config)
     _check_items(config, "")
     # OmegaConf reads the text `???` as a missing value and has no escape for it.
-    marks = [name for name in TEXT_FIELDS if plain(config).get(name) == MISSING]
+    content = plain(config)
+    marks = [name for name in TEXT_FIELDS if content.get(name) == MISSING]
     if marks:
         config = config.copy()
         for name in marks:

@@ -34,10 +34,11 @@ def dump(config: DictConfig) -> str:
     Raises:
         ConfigError: it would be too large to be read again.
     """
+    content = plain(config)
     chosen = {
         group: name_of(group, OmegaConf.get_type(config, group))
         for group in BASES
-        if group in config and plain(config)[group] is not None
+        if content.get(group) is not None
     }
     header: str = yaml.safe_dump({"schemas": chosen}, sort_keys=False)
     text = header + OmegaConf.to_yaml(config)
