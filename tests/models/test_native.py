@@ -30,8 +30,9 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(1)
 
 
-def test_the_kernels_are_compiled_here() -> None:
-    assert native.library() is not None, "no C compiler: the tests need cc or gcc"
+@pytest.mark.parametrize("operands", PRECISIONS, ids=str)
+def test_the_kernels_are_compiled_here(operands: torch.dtype) -> None:
+    assert native.library(operands) is not None, "no C compiler: the tests need cc or gcc"
 
 
 def outcome(

@@ -147,7 +147,7 @@ class FakeCapture:
 @pytest.fixture(autouse=True)
 def _no_compiled_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are the CPU's alone, and what they do is no operation that could be recorded."""
-    monkeypatch.setattr(native, "library", lambda: None)
+    monkeypatch.setattr(native, "library", lambda operands: None)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 from lm.models.kernels import native
 from lm.models.kernels.products import input_gradient, weight_gradient, zeros_or
 
-_NONLINEARITIES = ("tanh", "relu", "sigmoid")  # as in kernels.c
+_NONLINEARITIES = ("tanh", "relu", "sigmoid")  # as in common.h
 
 
 class _Window:
@@ -25,7 +25,7 @@ class _Window:
         self.real = torch.float64 if x.dtype == torch.float64 else torch.float32
         self.steps, self.streams, _ = x.shape
         self.size = size
-        self.lanes = native.lanes(self.real)
+        self.lanes = native.lanes(self.operands)
         self.groups = -(-size // self.lanes)
         self.numbers = (self.steps, self.streams, size, torch.get_num_threads())
 
@@ -34,7 +34,7 @@ class _Window:
 
     def sums(self, width: int) -> Tensor:
         """Zeros [tiles, width], to be added up over the streams of each tile."""
-        tiles = -(-self.streams // native.tile_rows())
+        tiles = -(-self.streams // native.tile_rows(self.operands))
         return torch.zeros(tiles, width, dtype=self.real)
 
     def sequence(self, steps: int, width: int) -> Tensor:

@@ -49,7 +49,7 @@ def multiply(
     assert out.shape == (rows, columns)
     assert b.stride(1) == out.stride(1) == 1
     assert sums is None or (transposed and factors is not None)
-    lanes = native.lanes(b.dtype)
+    lanes = native.lanes(a.dtype)
     plan = _plan(rows, columns, inner, a.itemsize, lanes, transposed, torch.get_num_threads())
     a_strides = (1, rows) if transposed else (inner, 1)
     strides = *a_strides, int(transposed), b.stride(0), out.stride(0)

@@ -17,7 +17,7 @@ Gradients = tuple[Tensor, Tensor, Tensor, Tensor | None]
 
 # A normaliser up to which share / Z, times a feature, stays far from underflow: 69 nats.
 _LARGEST_TOTAL = 1e30
-# As in loss.h and kernels.c.
+# As in loss.h and common.h.
 _PANEL_GROUPS, _BLOCK_GROUPS = 4, 32
 
 
@@ -91,7 +91,7 @@ def _exponentials(
 ) -> None:
     """e [N, V] = exp(z − z_own) with z = x Wᵀ + b, and its sums over V."""
     (rows, inner), columns = x.shape, len(weight)
-    lanes, threads = native.lanes(weight.dtype), torch.get_num_threads()
+    lanes, threads = native.lanes(x.dtype), torch.get_num_threads()
     blocks = -(-columns // (lanes * _BLOCK_GROUPS))
     # With few blocks the rows are shared out as well.
     row_parts = min(rows, -(-2 * threads // blocks)) if threads > 1 else 1

@@ -1,4 +1,4 @@
-"""Kernels in C for the CPU, compiled on the machine where they run; see `kernels.c`."""
+"""Kernels in C for the CPU, compiled on the machine where they run; see `kernels.h`."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -9,44 +9,44 @@ from torch import Tensor
 
 from lm.runtime.native import Library, compiled
 
-_VARIANTS = {torch.float64: "f64", torch.float32: "f32", torch.bfloat16: "bf16"}
+_SOURCES = {torch.float64: "f64.c", torch.float32: "f32.c", torch.bfloat16: "bf16.c"}
 
 
 @cache
-def library() -> Library | None:
-    """The compiled kernels; None where they cannot be had."""
-    return compiled(Path(__file__).with_name("kernels.c"))
+def library(operands: torch.dtype) -> Library | None:
+    """The compiled kernels for operands of this dtype; None where they cannot be had."""
+    return compiled(Path(__file__).with_name(_SOURCES[operands]))
 
 
 def can_run_on(like: Tensor, operands: torch.dtype | None = None) -> bool:
     """Whether there are compiled kernels for this device, and operands of its dtype or that one."""
-    known = (operands or like.dtype) in _VARIANTS
-    return like.device.type == "cpu" and known and library() is not None
+    wanted = operands or like.dtype
+    return like.device.type == "cpu" and wanted in _SOURCES and library(wanted) is not None
 
 
 def call(
     name: str, operands: torch.dtype, numbers: Sequence[int], tensors: Sequence[Tensor | None]
 ) -> None:
-    """A function in the variant for such operands; its structure is numbers, then tensors."""
-    kernels = library()
-    assert kernels is not None
-    kernels(f"{name}_{_VARIANTS[operands]}", numbers, tensors)
+    """A function for operands of this dtype; its structure is numbers, then tensors."""
+    _there(operands)(name, numbers, tensors)
 
 
 @cache
-def lanes(real: torch.dtype) -> int:
-    """Numbers of this dtype in one vector, the last dimension of blocked buffers."""
-    kernels = library()
-    assert kernels is not None
-    return kernels.number("vector_bytes") // real.itemsize
+def lanes(operands: torch.dtype) -> int:
+    """Numbers in one vector, the last dimension of blocked buffers: of float32 beside bf16."""
+    return _there(operands).number("lanes")
 
 
 @cache
-def tile_rows() -> int:
+def tile_rows(operands: torch.dtype) -> int:
     """Streams that are computed together, at the most."""
-    kernels = library()
+    return _there(operands).number("tile_rows")
+
+
+def _there(operands: torch.dtype) -> Library:
+    kernels = library(operands)
     assert kernels is not None
-    return kernels.number("tile_rows")
+    return kernels
 
 
 def check_words(targets: Tensor, vocab_size: int) -> None:

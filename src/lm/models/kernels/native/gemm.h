@@ -24,10 +24,10 @@ typedef struct {
     REAL *sums;                          /* [rows]: A factors; only with an A that is packed */
     OPERAND *packed_a;                   /* [parts, a_space] */
     OPERAND *packed_b;                   /* column groups × group_size(inner_block) */
-} NAME(gemm_args);
+} gemm_args;
 
 /* Add a packed block of A times the factors to the sums. */
-static void NAME(add_factored)(
+static void add_factored(
     REAL *sums, const OPERAND *packed, const REAL *factors, long inner, long rows
 ) {
     for (long i = 0; i < rows; i += LANES, packed += group_size(inner)) {
@@ -37,7 +37,7 @@ static void NAME(add_factored)(
             vec words;
             memcpy(&words, packed + k * LANES, sizeof words);
 #ifdef BF16
-            const NAME(bits) pairs = (NAME(bits))words;
+            const bits pairs = (bits)words;
             sum += (vec)(pairs << 16) * factors[k];
             if (k + 1 < inner) sum += (vec)(pairs & 0xffff0000u) * factors[k + 1];
 #else
@@ -49,8 +49,8 @@ static void NAME(add_factored)(
 }
 
 /* One panel times `height` rows of A from `row` on. */
-INLINE void NAME(panel)(
-    const NAME(gemm_args) *s, const OPERAND *packed_a, const OPERAND *panel,
+INLINE void panel(
+    const gemm_args *s, const OPERAND *packed_a, const OPERAND *panel,
     long row, long height, long k, long inner, long group, long width
 ) {
     const long block = group_size(inner);
@@ -77,8 +77,8 @@ INLINE void NAME(panel)(
 }
 
 /* What inner elements from k on add to a part of C, and to the sums if they are `summed` here. */
-static void NAME(gemm_part)(
-    const NAME(gemm_args) *s, range rows, range groups, long k, int summed, OPERAND *packed_a
+static void gemm_part(
+    const gemm_args *s, range rows, range groups, long k, int summed, OPERAND *packed_a
 ) {
     const long inner = at_most(s->inner - k, s->inner_block), size = group_size(inner);
     for (long row = rows.begin, height; row < rows.end; row += height) {
@@ -87,16 +87,16 @@ static void NAME(gemm_part)(
             pack_columns(packed_a, s->a, 0, row + k * s->a_inner, inner, s->a_inner, height);
         if (summed) {
             for (long i = row; k == 0 && !s->add && i < row + height; i++) s->sums[i] = 0;
-            NAME(add_factored)(s->sums + row, packed_a, s->factors + k, inner, height);
+            add_factored(s->sums + row, packed_a, s->factors + k, inner, height);
         }
         for (long group = groups.begin, width; group < groups.end; group += width) {
             width = even_part(groups.end - group, 4);
-            NAME(panel)(s, packed_a, s->packed_b + group * size, row, height, k, inner, group, width);
+            panel(s, packed_a, s->packed_b + group * size, row, height, k, inner, group, width);
         }
     }
 }
 
-void NAME(gemm)(const NAME(gemm_args) *s) {
+void gemm(const gemm_args *s) {
     const long parts = s->row_parts * s->column_parts;
     const long row_groups = groups_of(s->rows), column_groups = groups_of(s->columns);
     barrier_t barrier = {0, 0};
@@ -117,7 +117,7 @@ void NAME(gemm)(const NAME(gemm_args) *s) {
                 const range groups = {
                     column_groups * j / s->column_parts, column_groups * (j + 1) / s->column_parts,
                 };
-                NAME(gemm_part)(s, rows, groups, k, s->factors && j == 0,
+                gemm_part(s, rows, groups, k, s->factors && j == 0,
                                 s->packed_a + part * s->a_space);
             }
             wait_for_all(&barrier);

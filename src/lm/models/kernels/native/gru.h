@@ -12,9 +12,9 @@ typedef struct {
     REAL *gates;              /* r, z, n and U_n h + b'_n: [T, B, groups, 4, LANES] */
     REAL *states;             /* [T + 1, B, groups, LANES] */
     REAL *last;               /* [B, H] */
-} NAME(gru_forward_args);
+} gru_forward_args;
 
-void NAME(gru_forward)(const NAME(gru_forward_args) *s) {
+void gru_forward(const gru_forward_args *s) {
     const long H = s->size, B = s->streams, groups = groups_of(H), block = group_size(H);
     barrier_t barrier = {0, 0};
     PARALLEL(s->threads) {
@@ -72,9 +72,9 @@ typedef struct {
     OPERAND *d_candidate;     /* of the candidate's pre-activation [T, B, H] */
     REAL *d_bias;             /* r, z, n and b'_n [tiles, 4H]: zeros before */
     REAL *dh_first;           /* [B, H] or null */
-} NAME(gru_backward_args);
+} gru_backward_args;
 
-void NAME(gru_backward)(const NAME(gru_backward_args) *s) {
+void gru_backward(const gru_backward_args *s) {
     const long H = s->size, B = s->streams, groups = groups_of(H), block = group_size(3 * H);
     barrier_t barrier = {0, 0};
     PARALLEL(s->threads) {

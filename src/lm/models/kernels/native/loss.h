@@ -21,9 +21,9 @@ typedef struct {
     REAL *totals;               /* [N]: Z; infinite where an exponential leaves the range */
     REAL *parts;                /* [blocks, N, LANES] */
     OPERAND *packed;            /* [threads, 4 · group_size(F)] */
-} NAME(exponentials_args);
+} exponentials_args;
 
-INLINE REAL NAME(own_logit)(const NAME(exponentials_args) *s, long row) {
+INLINE REAL own_logit(const exponentials_args *s, long row) {
     const long own = s->targets[row];
     vec sum = {};
     for (long k = 0; k < s->inner; k += LANES) {
@@ -36,15 +36,15 @@ INLINE REAL NAME(own_logit)(const NAME(exponentials_args) *s, long row) {
     return logit;
 }
 
-static void NAME(exponentials_panel)(
-    const NAME(exponentials_args) *s, const OPERAND *panel, long group, range rows, vec *parts, int add
+static void exponentials_panel(
+    const exponentials_args *s, const OPERAND *panel, long group, range rows, vec *parts, int add
 ) {
     const long width = at_most(groups_of(s->columns) - group, 4);
     vec bias[4];
     for (long g = 0; g < width; g++) {
         const long column = (group + g) * LANES, n = at_most(s->columns - column, LANES);
         bias[g] = s->bias ? load(s->bias + column, n) : (vec){};
-        if (n < LANES) bias[g] = select(first(n), bias[g], all(-(REAL)INFINITY));
+        if (n < LANES) bias[g] = blend(first(n), bias[g], all(-(REAL)INFINITY));
     }
     for (long i = rows.begin, height; i < rows.end; i += height) {
         vec z[ROWS][4];
@@ -64,13 +64,13 @@ static void NAME(exponentials_panel)(
     }
 }
 
-void NAME(exponentials)(const NAME(exponentials_args) *s) {
+void exponentials(const exponentials_args *s) {
     const long groups = groups_of(s->columns), size = group_size(s->inner);
     const long blocks = (groups + BLOCK_GROUPS - 1) / BLOCK_GROUPS, items = blocks * s->row_parts;
     barrier_t barrier = {0, 0};
     PARALLEL(s->threads) {
         const range mine = share_of(items), own = share_of(s->rows);
-        for (long i = own.begin; i < own.end; i++) s->shift[i] = NAME(own_logit)(s, i);
+        for (long i = own.begin; i < own.end; i++) s->shift[i] = own_logit(s, i);
         wait_for_all(&barrier);
         OPERAND *packed = s->packed + thread() * 4 * size;
         for (long item = mine.begin; item < mine.end; item++) {
@@ -81,7 +81,7 @@ void NAME(exponentials)(const NAME(exponentials_args) *s) {
                 for (long g = group; g < at_most(group + 4, end); g++)
                     pack_rows(packed + (g - group) * size, s->w, 1, g * LANES * s->inner, s->inner,
                               s->inner, at_most(s->columns - g * LANES, LANES));
-                NAME(exponentials_panel)(s, packed, group, rows, (vec *)s->parts + block * s->rows,
+                exponentials_panel(s, packed, group, rows, (vec *)s->parts + block * s->rows,
                                          group > first);
             }
         }
@@ -108,13 +108,13 @@ typedef struct {
     const REAL *factors;      /* [N]: share / Z */
     REAL *d_x;                /* [N, F]: e W before, the gradient afterwards */
     REAL *d_w;                /* [V, F]: eᵀ (factor x), the factor's product rounded to OPERAND, before */
-} NAME(own_words_args);
+} own_words_args;
 
 /* Per thread: some features of all rows, as a word may be the own one of many.
  *
  * e_own is 1. In d_w its term is done again, without rounding: share and factor nearly cancel where a
  * word was certain. */
-void NAME(own_words)(const NAME(own_words_args) *s) {
+void own_words(const own_words_args *s) {
     PARALLEL(s->threads) {
         const range mine = share_of(groups_of(s->inner));
         for (long row = 0; row < s->rows; row++) {

@@ -11,9 +11,9 @@ typedef struct {
     REAL *gates;              /* [T, B, groups, 4, LANES], kept for the way back */
     REAL *cells;              /* [T + 1, B, groups, LANES], likewise */
     REAL *last_h, *last_c;    /* [B, H] */
-} NAME(lstm_forward_args);
+} lstm_forward_args;
 
-void NAME(lstm_forward)(const NAME(lstm_forward_args) *s) {
+void lstm_forward(const lstm_forward_args *s) {
     const long H = s->size, B = s->streams, groups = groups_of(H), block = group_size(H);
     barrier_t barrier = {0, 0};
     PARALLEL(s->threads) {
@@ -77,9 +77,9 @@ typedef struct {
     OPERAND *d_gates;         /* [T, B, 4H] */
     REAL *d_bias;             /* [tiles, 4H]: zeros before */
     REAL *dh_first, *dc_first; /* [B, H]; dh_first may be null */
-} NAME(lstm_backward_args);
+} lstm_backward_args;
 
-void NAME(lstm_backward)(const NAME(lstm_backward_args) *s) {
+void lstm_backward(const lstm_backward_args *s) {
     const long H = s->size, B = s->streams, groups = groups_of(H), block = group_size(4 * H);
     barrier_t barrier = {0, 0};
     PARALLEL(s->threads) {

@@ -13,37 +13,36 @@
 #endif
 
 /* Elements of a packed group. */
-INLINE long NAME(group_size)(long inner) { return (inner + PAIR - 1) / PAIR * PAIR * LANES; }
-#define group_size NAME(group_size)
+INLINE long group_size(long inner) { return (inner + PAIR - 1) / PAIR * PAIR * LANES; }
 
 /* What is packed is of OPERAND, or (`real`) of REAL and rounded on the way. */
 #ifdef BF16
 /* LANES consecutive operands. */
-INLINE NAME(half) NAME(half_vector)(const void *from, long at, int real) {
-    NAME(half) h;
+INLINE half half_vector(const void *from, long at, int real) {
+    half h;
     if (real) {
         vec v;
         memcpy(&v, (const REAL *)from + at, sizeof v);
-        return NAME(rounded)(v);
+        return rounded(v);
     }
     memcpy(&h, (const OPERAND *)from + at, sizeof h);
     return h;
 }
 #endif
 
-INLINE OPERAND NAME(element)(const void *from, long at, int real) {
+INLINE OPERAND element(const void *from, long at, int real) {
 #ifdef BF16
-    if (real) return NAME(rounded)(all(((const REAL *)from)[at]))[0];
+    if (real) return rounded(all(((const REAL *)from)[at]))[0];
 #endif
     return ((const OPERAND *)from)[at];
 }
 
 /* LANES consecutive words: operands, or pairs of them. */
-INLINE vec NAME(words)(const void *from, long at, int real) {
+INLINE vec word_vector(const void *from, long at, int real) {
     vec v;
 #ifdef BF16
     if (real) {
-        const NAME(half) both[2] = {NAME(half_vector)(from, at, 1), NAME(half_vector)(from, at + LANES, 1)};
+        const half both[2] = {half_vector(from, at, 1), half_vector(from, at + LANES, 1)};
         memcpy(&v, both, sizeof v);
         return v;
     }
@@ -53,7 +52,7 @@ INLINE vec NAME(words)(const void *from, long at, int real) {
 }
 
 /* LANES words of LANES rows: rows become columns, by log2(LANES) perfect shuffles. */
-INLINE void NAME(transpose)(vec m[LANES]) {
+INLINE void transpose(vec m[LANES]) {
     mask low, high;
     for (long l = 0; l < LANES; l++) {
         low[l] = l / 2 + l % 2 * LANES;
@@ -70,27 +69,27 @@ INLINE void NAME(transpose)(vec m[LANES]) {
 }
 
 /* Column c of the group is row c of the matrix [.., stride]; `valid` of LANES are there. */
-INLINE void NAME(pack_rows)(
+INLINE void pack_rows(
     OPERAND *to, const void *from, int real, long at, long inner, long stride, long valid
 ) {
     long k = 0;
     for (; k + PAIR * LANES <= inner; k += PAIR * LANES) {
         vec m[LANES];
         UNROLL for (long c = 0; c < LANES; c++)
-            m[c] = c < valid ? NAME(words)(from, at + c * stride + k, real) : (vec){};
-        NAME(transpose)(m);
+            m[c] = c < valid ? word_vector(from, at + c * stride + k, real) : (vec){};
+        transpose(m);
         UNROLL for (long l = 0; l < LANES; l++) memcpy(to + (k + PAIR * l) * LANES, &m[l], sizeof *m);
     }
     for (; k < inner; k += PAIR)
         for (long c = 0; c < LANES; c++)
             for (long p = 0; p < PAIR; p++)
                 to[k * LANES + c * PAIR + p] =
-                    c < valid && k + p < inner ? NAME(element)(from, at + c * stride + k + p, real) : 0;
+                    c < valid && k + p < inner ? element(from, at + c * stride + k + p, real) : 0;
 }
 
 /* Columns of the matrix [inner, stride], LANES a group. All groups of a row at once: a row is far
  * from the next one, its elements are not. */
-INLINE void NAME(pack_columns)(
+INLINE void pack_columns(
     OPERAND *to, const void *from, int real, long at, long inner, long stride, long columns
 ) {
     const long whole = columns / LANES, block = group_size(inner);
@@ -98,12 +97,12 @@ INLINE void NAME(pack_columns)(
         for (long g = 0; g < whole; g++) {
             const long here = at + k * stride + g * LANES;
 #ifdef BF16
-            const NAME(half) a = NAME(half_vector)(from, here, real);
-            const NAME(half) b = NAME(half_vector)(from, here + stride, real);
-            const NAME(bits) words = __builtin_convertvector(a, NAME(bits))
-                                     | __builtin_convertvector(b, NAME(bits)) << 16;
+            const half a = half_vector(from, here, real);
+            const half b = half_vector(from, here + stride, real);
+            const bits words = __builtin_convertvector(a, bits)
+                                     | __builtin_convertvector(b, bits) << 16;
 #else
-            const vec words = NAME(words)(from, here, real);
+            const vec words = word_vector(from, here, real);
 #endif
             memcpy(to + g * block + k * LANES, &words, sizeof words);
         }
@@ -114,13 +113,11 @@ INLINE void NAME(pack_columns)(
                 for (long p = 0; p < PAIR; p++)
                     to[g * block + k * LANES + c * PAIR + p] =
                         g * LANES + c < columns && k + p < inner
-                            ? NAME(element)(from, at + (k + p) * stride + g * LANES + c, real) : 0;
+                            ? element(from, at + (k + p) * stride + g * LANES + c, real) : 0;
 }
-#define pack_rows NAME(pack_rows)
-#define pack_columns NAME(pack_columns)
 
 /* W [gates · size, size], gate after gate, for products with W^T: some groups of units. */
-static void NAME(pack_gates)(OPERAND *to, const OPERAND *w, long gates, long size, range units) {
+static void pack_gates(OPERAND *to, const OPERAND *w, long gates, long size, range units) {
     const long groups = groups_of(size), block = group_size(size);
     for (long u = units.begin; u < units.end; u++)
         for (long gate = 0; gate < gates; gate++)
@@ -129,29 +126,27 @@ static void NAME(pack_gates)(OPERAND *to, const OPERAND *w, long gates, long siz
 }
 
 /* W [gates · size, size] for products with W: some groups of units. */
-static void NAME(pack_units)(OPERAND *to, const OPERAND *w, long gates, long size, range units) {
+static void pack_units(OPERAND *to, const OPERAND *w, long gates, long size, range units) {
     if (units.begin == units.end) return;
     const long end = at_most(units.end * LANES, size);
     pack_columns(to + units.begin * group_size(gates * size), w, 0, units.begin * LANES,
                  gates * size, size, end - units.begin * LANES);
 }
-#define pack_gates NAME(pack_gates)
-#define pack_units NAME(pack_units)
 
 #ifdef BF16
 /* sum + both products of a pair, as the instruction does it: in float32. */
-INLINE vec NAME(dot)(vec sum, NAME(bits) pair, vec packed) {
+INLINE vec dot(vec sum, bits pair, vec packed) {
 #ifdef NATIVE_BF16
     return _mm512_dpbf16_ps(sum, (__m512bh)pair, (__m512bh)packed);
 #else
-    NAME(bits) other = (NAME(bits))packed;
+    bits other = (bits)packed;
     sum += (vec)(pair & 0xffff0000u) * (vec)(other & 0xffff0000u);
     return sum + (vec)(pair << 16) * (vec)(other << 16);
 #endif
 }
 #endif
 
-INLINE void NAME(tile)(
+INLINE void tile(
     int rows, int groups, const OPERAND *a, long a_row, long a_step, const OPERAND *packed,
     long distance, long inner, vec out[ROWS][4]
 ) {
@@ -166,8 +161,8 @@ INLINE void NAME(tile)(
         UNROLL for (int r = 0; r < rows; r++) {
             uint32_t pair;
             memcpy(&pair, a + r * a_row, sizeof pair);
-            NAME(bits) both = pair - (NAME(bits)){};
-            UNROLL for (int g = 0; g < groups; g++) sum[r][g] = NAME(dot)(sum[r][g], both, w[g]);
+            bits both = pair - (bits){};
+            UNROLL for (int g = 0; g < groups; g++) sum[r][g] = dot(sum[r][g], both, w[g]);
         }
     }
     if (inner % 2)
@@ -176,7 +171,7 @@ INLINE void NAME(tile)(
                 const OPERAND last = a[r * a_row];
                 vec w;
                 memcpy(&w, packed + g * distance + (inner - 1) * LANES, sizeof w);
-                sum[r][g] = NAME(dot)(sum[r][g], last - (NAME(bits)){}, w);
+                sum[r][g] = dot(sum[r][g], last - (bits){}, w);
             }
 #else
     for (long k = 0; k < inner; k++, a += a_step) {
@@ -194,9 +189,9 @@ INLINE void NAME(tile)(
 }
 
 /* The tile with its numbers of rows and groups as constants, so that it lies in registers. */
-#define TILE(r, g) case (r) * 8 + (g): NAME(tile)(r, g, a, a_row, a_step, packed, distance, inner, out); break;
+#define TILE(r, g) case (r) * 8 + (g): tile(r, g, a, a_row, a_step, packed, distance, inner, out); break;
 #define TILES(r) TILE(r, 1) TILE(r, 2) TILE(r, 3) TILE(r, 4)
-static __attribute__((noinline)) void NAME(multiply)(
+static __attribute__((noinline)) void multiply(
     int rows, int groups, const OPERAND *a, long a_row, long a_step, const OPERAND *packed,
     long distance, long inner, vec out[ROWS][4]
 ) {
@@ -207,10 +202,9 @@ static __attribute__((noinline)) void NAME(multiply)(
 #endif
     }
 }
-#define multiply NAME(multiply)
 
 /* Add a step's sums over the streams to the bias gradient [4, size], for `width` groups from u on. */
-INLINE void NAME(add_to_bias)(REAL *d_bias, long size, long u, long width, vec sum[4][4]) {
+INLINE void add_to_bias(REAL *d_bias, long size, long u, long width, vec sum[4][4]) {
     for (long v = 0; v < width; v++)
         for (long gate = 0; gate < 4; gate++) {
             const long h = (u + v) * LANES, n = at_most(size - h, LANES);
@@ -218,4 +212,3 @@ INLINE void NAME(add_to_bias)(REAL *d_bias, long size, long u, long width, vec s
             store(to, load(to, n) + sum[v][gate], n);
         }
 }
-#define add_to_bias NAME(add_to_bias)

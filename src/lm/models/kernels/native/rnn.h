@@ -1,16 +1,16 @@
 /* The loop of an Elman network over a window, shared out by `part_of`. */
 
-INLINE vec NAME(squash)(vec a, long nonlinearity) {
+INLINE vec squash(vec a, long nonlinearity) {
     if (nonlinearity == TANH) return hyperbolic(a);
     if (nonlinearity == SIGMOID) return sigmoid(a);
-    return select((mask)(a <= 0), (vec){}, a); /* relu; NaN stays */
+    return blend((mask)(a <= 0), (vec){}, a); /* relu; NaN stays */
 }
 
 /* σ' as a function of σ's value. */
-INLINE vec NAME(slope)(vec y, long nonlinearity) {
+INLINE vec slope(vec y, long nonlinearity) {
     if (nonlinearity == TANH) return 1 - y * y;
     if (nonlinearity == SIGMOID) return y * (1 - y);
-    return select((mask)(y > 0), all(1), (vec){});
+    return blend((mask)(y > 0), all(1), (vec){});
 }
 
 typedef struct {
@@ -22,9 +22,9 @@ typedef struct {
     OPERAND *y;               /* [T + 1, B, H], y[0] filled */
     REAL *states;             /* [T, B, groups, LANES] */
     REAL *last;               /* [B, H] */
-} NAME(rnn_forward_args);
+} rnn_forward_args;
 
-void NAME(rnn_forward)(const NAME(rnn_forward_args) *s) {
+void rnn_forward(const rnn_forward_args *s) {
     const long H = s->size, B = s->streams, groups = groups_of(H), block = group_size(H);
     barrier_t barrier = {0, 0};
     PARALLEL(s->threads) {
@@ -46,7 +46,7 @@ void NAME(rnn_forward)(const NAME(rnn_forward_args) *s) {
                             const long row = (t * B + b + r) * H + h;
                             vec y = a[r][v] + load_operand(s->x + row, n);
                             if (s->bias) y += load(s->bias + h, n);
-                            y = NAME(squash)(y, s->nonlinearity);
+                            y = squash(y, s->nonlinearity);
                             *(vec *)(s->states + ((t * B + b + r) * groups + u + v) * LANES) = y;
                             store_operand(s->y + row + B * H, y, n);
                             if (t + 1 == s->steps) store(s->last + (b + r) * H + h, y, n);
@@ -68,9 +68,9 @@ typedef struct {
     OPERAND *d_a;             /* of the pre-activations [T, B, H] */
     REAL *d_bias;             /* [tiles, H]: zeros before */
     REAL *dh_first;           /* [B, H] or null */
-} NAME(rnn_backward_args);
+} rnn_backward_args;
 
-void NAME(rnn_backward)(const NAME(rnn_backward_args) *s) {
+void rnn_backward(const rnn_backward_args *s) {
     const long H = s->size, B = s->streams, groups = groups_of(H), block = group_size(H);
     barrier_t barrier = {0, 0};
     PARALLEL(s->threads) {
@@ -100,7 +100,7 @@ void NAME(rnn_backward)(const NAME(rnn_backward_args) *s) {
                             }
                             dh += load_operand(s->dy + t * B * H + row, n);
                             const long at = ((t * B + b + r) * groups + u + v) * LANES;
-                            dh *= NAME(slope)(*(const vec *)(s->states + at), s->nonlinearity);
+                            dh *= slope(*(const vec *)(s->states + at), s->nonlinearity);
                             sum[v] += dh;
                             store_operand(s->d_a + t * B * H + row, dh, n);
                         }

@@ -9,11 +9,11 @@ typedef struct {
     REAL *nll;                /* [rows] */
     REAL *scratch;            /* [threads, 2, columns] */
     REAL *d_bias;             /* [threads, columns]: added to; or null */
-} NAME(softmax_args);
+} softmax_args;
 
 /* `count` rows from `row` on, side by side: they share the reading of the bias, and one row's
  * arithmetic fills the gaps of the other's. */
-INLINE void NAME(softmax_rows)(const NAME(softmax_args) *s, long row, const long count) {
+INLINE void softmax_rows(const softmax_args *s, long row, const long count) {
     const long V = s->columns;
     OPERAND *const z = s->logits + row * V;
     REAL *const e = s->scratch + thread() * 2 * V;
@@ -26,8 +26,8 @@ INLINE void NAME(softmax_rows)(const NAME(softmax_args) *s, long row, const long
         const vec bias = s->bias ? load(s->bias + k, n) : (vec){};
         for (long r = 0; r < count; r++) {
             vec v = load_operand(z + r * V + k, n) + bias;
-            if (n < LANES) v = select(first(n), v, all(-(REAL)INFINITY));
-            largest[r] = select((mask)(v > largest[r]), v, largest[r]);
+            if (n < LANES) v = blend(first(n), v, all(-(REAL)INFINITY));
+            largest[r] = blend((mask)(v > largest[r]), v, largest[r]);
         }
     }
     for (long r = 0; r < count; r++) {
@@ -45,7 +45,7 @@ INLINE void NAME(softmax_rows)(const NAME(softmax_args) *s, long row, const long
             const vec bias = s->bias ? load(s->bias + k, n) : (vec){};
             for (long r = 0; r < count; r++) {
                 vec v = exp_up_to_largest(load_operand(z + r * V + k, n) + bias - peak[r]);
-                if (n < LANES) v = select(first(n), v, (vec){});
+                if (n < LANES) v = blend(first(n), v, (vec){});
                 sum[r] += v;
                 if (s->share) store(e + r * V + k, v, n);
             }
@@ -73,11 +73,11 @@ INLINE void NAME(softmax_rows)(const NAME(softmax_args) *s, long row, const long
 }
 
 /* Per thread: a range of the rows. */
-void NAME(softmax)(const NAME(softmax_args) *s) {
+void softmax(const softmax_args *s) {
     PARALLEL(s->threads) {
         const range mine = share_of(s->rows);
         long row = mine.begin;
-        for (; row + 1 < mine.end; row += 2) NAME(softmax_rows)(s, row, 2);
-        if (row < mine.end) NAME(softmax_rows)(s, row, 1);
+        for (; row + 1 < mine.end; row += 2) softmax_rows(s, row, 2);
+        if (row < mine.end) softmax_rows(s, row, 1);
     }
 }

@@ -1,15 +1,4 @@
-/* The loops over time that Python and single torch operations are too slow for, and the softmax loss
- * with its products. Compiled on the machine where they run, for its instruction set
- * (lm.runtime.native); lm.models.kernels.native_cells, native_loss, native_gemm and native_softmax
- * call them.
- *
- * Each function takes one structure, in three variants: f64, f32, and bf16, whose products have
- * bf16 operands while state, sums and point-wise arithmetic are float32.
- *
- * Every result is written by one thread, its terms added in an order that does not depend on the
- * number of threads; only softmax's d_bias comes in one part per thread. The bias gradients of cells
- * come in one part per tile of streams.
- */
+/* What all kernels share: the machine they run on, and how its threads share the work. */
 
 #include <math.h>
 #include <omp.h>
@@ -118,27 +107,3 @@ INLINE void wait_for_all(barrier_t *b) {
 #endif
     }
 }
-
-long vector_bytes(void) { return VECTOR_BYTES; }
-long tile_rows(void) { return ROWS; }
-
-#define VARIANT f64
-#define REAL double
-#define OPERAND double
-#define INTEGER int64_t
-#define DOUBLE
-#include "variant.h"
-#undef DOUBLE
-
-#define VARIANT f32
-#define REAL float
-#define OPERAND float
-#define INTEGER int32_t
-#include "variant.h"
-
-#define VARIANT bf16
-#define REAL float
-#define OPERAND uint16_t
-#define INTEGER int32_t
-#define BF16
-#include "variant.h"
