@@ -76,8 +76,12 @@ def compiled(main: Path, cache: Path | None = None) -> Library | None:
         return Library(ctypes.CDLL(str(target)))
     except (OSError, StorageError, subprocess.SubprocessError) as error:
         detail = getattr(error, "stderr", None) or error
-        log.warning("%s could not be compiled, slower kernels are used: %s", main.name, detail)
+        log.warning("%s could not be compiled, slower kernels are used: %s", _shown(main), detail)
         return None
+
+
+def _shown(main: Path) -> str:
+    return f"{main.parent.name}/{main.name}"
 
 
 def _only_ours(folder: Path) -> None:
@@ -122,7 +126,7 @@ def _instructions() -> bytes:
 
 def _compile(main: Path, compiler: str, target: Path) -> None:
     """Elsewhere first, so that a half-written library is never loaded."""
-    log.info("compiling %s for this CPU, once", main.name)
+    log.info("compiling %s for this CPU, once", _shown(main))
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         made = Path(folder) / target.name
         command = [compiler, *_FLAGS, str(main), "-o", str(made), "-lm"]
