@@ -21,13 +21,12 @@ MEGABYTE = 1 << 20
 WARM_MEGABYTES = 2
 CAPS = {"byte": 64, "char": 64, "word": 96, "bpe": 160}
 """Megabytes of memory beyond what a line of two megabytes takes, however long the line is."""
+LONGEST_SECONDS = 7200.0  # a BPE encodes a megabyte a second
 # Kind of tokenizer, whether there are words in the line, what is expected.
 CASES = [
     ("char", True, 0), ("word", False, 3), ("word", True, 0), ("byte", True, 0),
     ("byte", False, 0), ("char", False, 0), ("bpe", True, 0), ("bpe", False, 0),
 ]  # fmt: skip
-BPE_SHARE = 10
-"""A BPE encodes a megabyte a second: its line is a tenth as long."""
 
 
 @row(
@@ -42,10 +41,9 @@ BPE_SHARE = 10
 def one_line(trial: Trial) -> Iterator[Finding]:
     for kind, words, code in CASES if trial.times > 100 else CASES[:2]:
         folder = trial.place(f"{kind}-{'words' if words else 'one-word'}")
-        size = trial.times // BPE_SHARE if kind == "bpe" else trial.times
-        child = Child(folder / "log", measured, folder, kind, words, size)
-        ended = child.wait(3600)
-        what = f"{size} MB of {'words' if words else 'one word'} as {kind}"
+        child = Child(folder / "log", measured, folder, kind, words, trial.times)
+        ended = child.wait(LONGEST_SECONDS)
+        what = f"{trial.times} MB of {'words' if words else 'one word'} as {kind}"
         if ended:
             yield Finding(False, f"{what}: {child.said()[-1500:]}")
             continue

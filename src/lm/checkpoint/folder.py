@@ -113,7 +113,7 @@ class CheckpointFolder:
                 causes.append(error.cause)
         raise CheckpointError(
             f"no good checkpoint in {self.path}{': ' if causes else ''}{'; '.join(causes[:1])}",
-            "Start again without resume=, or restore the folder from a backup.",
+            "Restore the folder from a backup, or train anew.",
         )
 
 

@@ -28,22 +28,23 @@ def call(
     name: str, operands: torch.dtype, numbers: Sequence[int], tensors: Sequence[Tensor | None]
 ) -> None:
     """A function for operands of this dtype; its structure is numbers, then tensors."""
-    _there(operands)(name, numbers, tensors)
+    _loaded(operands)(name, numbers, tensors)
 
 
 @cache
 def lanes(operands: torch.dtype) -> int:
-    """Numbers in one vector, the last dimension of blocked buffers: of float32 beside bf16."""
-    return _there(operands).number("lanes")
+    """Numbers in one vector, the last dimension of blocked buffers; float32 for bf16 operands."""
+    return _loaded(operands).number("lanes")
 
 
 @cache
 def tile_rows(operands: torch.dtype) -> int:
     """Streams that are computed together, at the most."""
-    return _there(operands).number("tile_rows")
+    return _loaded(operands).number("tile_rows")
 
 
-def _there(operands: torch.dtype) -> Library:
+def _loaded(operands: torch.dtype) -> Library:
+    """The library that `can_run_on` has found."""
     kernels = library(operands)
     assert kernels is not None
     return kernels
