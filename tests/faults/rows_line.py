@@ -21,7 +21,6 @@ MEGABYTE = 1 << 20
 WARM_MEGABYTES = 2
 CAPS = {"byte": 64, "char": 64, "word": 96, "bpe": 160}
 """Megabytes of memory beyond what a line of two megabytes takes, however long the line is."""
-LONGEST_SECONDS = 7200.0  # a BPE encodes a megabyte a second
 # Kind of tokenizer, whether there are words in the line, what is expected.
 CASES = [
     ("char", True, 0), ("word", False, 3), ("word", True, 0), ("byte", True, 0),
@@ -42,7 +41,7 @@ def one_line(trial: Trial) -> Iterator[Finding]:
     for kind, words, code in CASES if trial.times > 100 else CASES[:2]:
         folder = trial.place(f"{kind}-{'words' if words else 'one-word'}")
         child = Child(folder / "log", measured, folder, kind, words, trial.times)
-        ended = child.wait(LONGEST_SECONDS)
+        ended = child.wait(3600)
         what = f"{trial.times} MB of {'words' if words else 'one word'} as {kind}"
         if ended:
             yield Finding(False, f"{what}: {child.said()[-1500:]}")
