@@ -23,14 +23,17 @@ from lm.config.parsing import narrowed, parse
 from lm.config.recipe import recipe_changes, same_run
 from lm.config.registry import load_plugins, register, schema_named
 from lm.config.resume import resume_config
-from lm.config.roots import ROOTS, EvaluateConfig, GenerateConfig, ImportConfig
-from lm.config.saved import dump, load_config, parse_saved, portable_config, saved_config
-from lm.config.training_roots import (
+from lm.config.roots import (
+    ROOTS,
+    EvaluateConfig,
+    GenerateConfig,
+    ImportConfig,
     Interruption,
     ReproduceConfig,
     TrainConfig,
     VerifyResumeConfig,
 )
+from lm.config.saved import dump, load_config, parse_saved, portable_config, saved_config
 
 __all__ = [
     "PATH_FIELDS",

@@ -19,7 +19,7 @@ from lm.config.fields import plain
 from lm.config.overrides import key_of
 from lm.config.registry import BASES, OVERLAYS, schema_names
 from lm.config.roots import ROOTS
-from lm.config.training_roots import TrainConfig
+from lm.config.roots.training import TrainConfig
 from lm.config.unknown import nearest, unknown_field
 from lm.errors import ConfigError
 

@@ -16,7 +16,7 @@ from lm.config.explain import explain
 from lm.config.fields import PATH_FIELDS, flatten, plain
 from lm.config.parsing import parse, strings
 from lm.config.registry import BASES, load_plugins, name_of, schema_named, schema_names
-from lm.config.training_roots import TrainConfig
+from lm.config.roots.training import TrainConfig
 from lm.errors import CheckpointError, ConfigError
 from lm.runtime.untrusted import contained, read_text, shown
 

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from lm.config.fields import flatten, plain
 from lm.config.registry import BASES, schema_named, schema_names
 from lm.config.roots import ROOTS
-from lm.config.training_roots import TrainConfig
+from lm.config.roots.training import TrainConfig
 from lm.errors import ConfigError
 
 

@@ -1,26 +1,17 @@
-"""One root schema per verb: what the whole configuration of a command is made of."""
+"""The root schema of `lm evaluate`."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from omegaconf import MISSING
 
 from lm import checks
-from lm.config.training_roots import (
-    ReproduceConfig,
-    TrainConfig,
-    VerifyResumeConfig,
-    check_name,
-)
 from lm.data.corpus import SPLITS, DataConfig, Unit
 from lm.errors import ConfigError
 from lm.evaluation.adaptation import DynamicConfig
 from lm.evaluation.bootstrap import BootstrapConfig
 from lm.evaluation.cache import CacheConfig
 from lm.evaluation.protocol import Protocol
-from lm.models import ModelConfig
 from lm.runtime.device import RuntimeConfig
-from lm.sampling import SamplingConfig
 
 
 @dataclass(kw_only=True, slots=True)
@@ -107,77 +98,3 @@ class EvaluateConfig:
                 f"tune_tokens={self.tune_tokens}, but method=static has nothing to tune",
                 "Set method=all, or interpolate=<run>.",
             )
-
-
-@dataclass(kw_only=True, slots=True)
-class GenerateConfig:
-    """`lm generate`.
-
-    Attributes:
-        run: a run directory or a checkpoint.
-        checkpoint: which one of the run: `best`, `last` or a name such as `step-000001000`.
-        prompt: the text to go on from; taken to the letter.
-        num_tokens: tokens per sample, at most.
-        num_samples: samples, drawn at once.
-        temperature, top_k, top_p: as in `SamplingConfig`.
-        seed: of the draws.
-        stop: end a sample before this text; taken to the letter.
-    """
-
-    run: str = MISSING
-    checkpoint: str = "best"
-    prompt: str = ""
-    num_tokens: int = 200
-    num_samples: int = 1
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float | None = None
-    seed: int = 1
-    stop: str | None = None
-    runtime: RuntimeConfig = MISSING
-
-    def __post_init__(self) -> None:
-        for name in ("num_tokens", "num_samples"):
-            checks.at_least(name, getattr(self, name), 1)
-            checks.at_most(name, getattr(self, name), checks.MOST_HELD)
-        checks.at_least("seed", self.seed, 0)
-        self.sampling()
-
-    def sampling(self) -> SamplingConfig:
-        """How each token is drawn; checks the ranges."""
-        return SamplingConfig(temperature=self.temperature, top_k=self.top_k, top_p=self.top_p)
-
-
-@dataclass(kw_only=True, slots=True)
-class ImportConfig:
-    """`lm import`: foreign weights into a run directory of ours.
-
-    Attributes:
-        path: the checkpoint file.
-        vocabulary: its vocabulary: a word a line, in the order of their ids.
-        name: as in `TrainConfig`.
-        runs: as in `TrainConfig`.
-        model: the architecture that the weights belong to.
-        data: the corpus that the imported run is evaluated on by default.
-    """
-
-    path: str = MISSING
-    vocabulary: str = MISSING
-    name: str = "imported"
-    runs: str = "runs"
-    model: ModelConfig = MISSING
-    data: DataConfig = MISSING
-
-    def __post_init__(self) -> None:
-        check_name(self.name)
-
-
-ROOTS: dict[str, type[Any]] = {
-    "train": TrainConfig,
-    "reproduce": ReproduceConfig,
-    "verify-resume": VerifyResumeConfig,
-    "evaluate": EvaluateConfig,
-    "generate": GenerateConfig,
-    "import": ImportConfig,
-}
-"""Verb → root schema."""
