@@ -6,6 +6,9 @@ import os
 import threading
 from pathlib import Path
 
+import numpy as np
+import torch
+from jaxtyping import Num, UInt8
 from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
@@ -62,6 +65,25 @@ class MetricsWriter:
         """Write text, shown verbatim in TensorBoard's text tab."""
         verbatim = "\n".join("    " + line for line in text.splitlines())
         self._board.add_text(tag, verbatim, self._x(step, tokens))
+
+    def image(
+        self, step: int, tokens: int, tag: str, image: UInt8[np.ndarray, "height width channels"]
+    ) -> None:
+        """Write a picture of 1 (grey), 3 (RGB) or 4 (RGBA) channels to TensorBoard alone."""
+        self._board.add_image(tag, image, self._x(step, tokens), dataformats="HWC")
+
+    def histogram(
+        self,
+        step: int,
+        tokens: int,
+        tag: str,
+        values: Num[np.ndarray, "..."] | Num[torch.Tensor, "..."],
+    ) -> None:
+        """Write how values are distributed to TensorBoard alone; those not finite have no bin."""
+        array = torch.as_tensor(values).detach().to("cpu", torch.float64).flatten()
+        finite = array[array.isfinite()]
+        if finite.numel():
+            self._board.add_histogram(tag, finite.numpy(), self._x(step, tokens))
 
     def hparams(
         self, values: dict[str, bool | str | float | int], metrics: dict[str, float]
