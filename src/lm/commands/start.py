@@ -13,6 +13,7 @@ from lm.checkpoint import Checkpoint, read_any
 from lm.config import (
     Invocation,
     TrainConfig,
+    chosen_schemas,
     dump,
     parse,
     portable_config,
@@ -94,8 +95,8 @@ class Start:
             OmegaConf.update(self.composed, name, value)
 
     def hyper_parameters(self) -> dict[str, bool | str | float | int]:
-        """The scalar configuration values by dotted name, places on this machine left out."""
-        return {
+        """Components and scalar values by dotted name, without places on this machine."""
+        return chosen_schemas(self.composed) | {
             name: value
             for name, value in flatten(self.plain_config()).items()
             if isinstance(value, bool | str | float | int) and name not in PATH_FIELDS

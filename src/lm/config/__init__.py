@@ -18,7 +18,7 @@ from lm.config.composition import (
 )
 from lm.config.fields import PATH_FIELDS, TEXT_FIELDS
 from lm.config.invocation import Invocation, invocation, invoking, job_directory
-from lm.config.overrides import free_text, is_override, key_of, prepare
+from lm.config.overrides import command_line, free_text, is_override, key_of, prepare
 from lm.config.parsing import narrowed, parse
 from lm.config.recipe import recipe_changes, same_run
 from lm.config.registry import load_plugins, register, schema_named
@@ -33,7 +33,14 @@ from lm.config.roots import (
     TrainConfig,
     VerifyResumeConfig,
 )
-from lm.config.saved import dump, load_config, parse_saved, portable_config, saved_config
+from lm.config.saved import (
+    chosen_schemas,
+    dump,
+    load_config,
+    parse_saved,
+    portable_config,
+    saved_config,
+)
 
 __all__ = [
     "PATH_FIELDS",
@@ -49,6 +56,8 @@ __all__ = [
     "ReproduceConfig",
     "TrainConfig",
     "VerifyResumeConfig",
+    "chosen_schemas",
+    "command_line",
     "compose",
     "compose_jobs",
     "config_dir",

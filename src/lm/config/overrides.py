@@ -5,6 +5,8 @@ Hydra's grammar gives commas, brackets, quotes and more a meaning, and OmegaConf
 """
 
 import re
+import shlex
+from collections.abc import Sequence
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
@@ -29,6 +31,11 @@ def key_of(override: str) -> str:
 def is_override(argument: str) -> bool:
     """`key=value`, rather than a positional argument."""
     return _OVERRIDE.fullmatch(argument) is not None
+
+
+def command_line(verb: str, overrides: Sequence[str]) -> str:
+    """The command with these overrides, as a shell takes it."""
+    return shlex.join(["lm", verb, *overrides])
 
 
 def quote(text: str) -> str:

@@ -107,6 +107,8 @@ class Trainer(Run):
             tags.SAVE_SECONDS: self.saver.seconds,
             tags.EPOCH: self.epochs_done,
         }
+        if self.config.clip.norm is not None:
+            values[tags.CLIP_THRESHOLD] = self.config.clip.norm
         per_byte = bits_per_byte_factor(self.streams.store)
         if per_byte is not None:
             values[tags.TRAIN_BITS_PER_BYTE] = interval.loss * per_byte
