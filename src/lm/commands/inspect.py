@@ -3,10 +3,13 @@
 import json
 import logging
 import os
-import re
 import sys
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from lm.commands.evaluate import load_model
 from lm.commands.rehearse import rehearsed
@@ -16,6 +19,7 @@ from lm.errors import ConfigError
 from lm.evaluation.text import Text
 from lm.inspection.activations import measure_activations
 from lm.inspection.board import write_board
+from lm.inspection.canvas import pixels, save
 from lm.inspection.clip_advice import advise
 from lm.inspection.context import EffectiveContext, measure_context
 from lm.inspection.gradient_flow import measure_flow
@@ -23,10 +27,10 @@ from lm.inspection.matrices import measure_matrices
 from lm.inspection.pictures import PICTURES
 from lm.inspection.report import Inspection
 from lm.loading import Loaded
-from lm.metrics.history import history
-from lm.models import RecurrentConfig, RecurrentModel
+from lm.metrics.history import gradient_norms
+from lm.models import RecurrentModel
 from lm.run_directory import RunDirectory
-from lm.runtime.files import folder_atomically, storage_errors, write_synced
+from lm.runtime.files import folder_atomically, storage_errors, sync, write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -86,11 +90,10 @@ def labels(models: list[Loaded]) -> list[str]:
 
 
 def _kind(loaded: Loaded) -> str:
-    config = loaded.config.model
-    assert isinstance(config, RecurrentConfig)
-    sizes = [cell.hidden_size for cell in loaded.model.cells]
-    kind = re.sub("Config$", "", type(config).__name__)
-    return f"{kind} {len(sizes)}×{'/'.join(map(str, dict.fromkeys(sizes)))}"
+    model = loaded.model
+    assert isinstance(model, RecurrentModel)
+    sizes = "/".join(str(size) for size in dict.fromkeys(c.hidden_size for c in model.cells))
+    return f"{type(model.cells[0]).__name__} {len(model.cells)}x{sizes}"
 
 
 def _run_name(checkpoint: Path) -> str:
@@ -105,12 +108,10 @@ def inspect(config: InspectConfig, loaded: Loaded, label: str) -> Inspection:
     splits = Splits.of(config, loaded)
     text = splits(config.split)
     log.info("inspecting %s …", loaded.path)
-    flow = measure_flow(
-        model, text.store, text.unit, lags=config.lags, positions=config.positions
-    )
+    flow = measure_flow(model, text.store, text.unit, lags=config.lags, positions=config.positions)
     found = rehearsed(config, loaded) if config.steps is not None else None
     clip = loaded.config.trainer.clip.norm
-    past = history(loaded.path.parent.parent / "metrics.jsonl")
+    past = gradient_norms(loaded.path.parent.parent / "metrics.jsonl")
     return Inspection(
         label=label,
         checkpoint=str(loaded.path),
@@ -139,6 +140,15 @@ def measured_context(
     return measure_context(model, text.first(config.context_tokens), lengths)
 
 
+def draw(inspections: list[Inspection]) -> dict[str, NDArray[np.uint8]]:
+    """The pictures by name; none, and why, where matplotlib is not installed."""
+    if find_spec("matplotlib") is None:
+        log.warning("no pictures: matplotlib is not installed (pip install matplotlib)")
+        return {}
+    drawn = {name: picture(inspections) for name, picture in PICTURES.items()}
+    return {name: pixels(figure) for name, figure in drawn.items() if figure is not None}
+
+
 def write(output: Path, inspections: list[Inspection], *, pictures: bool) -> None:
     """Numbers as JSON, pictures as PNG, and both for TensorBoard; an earlier inspection is
     replaced.
@@ -146,9 +156,11 @@ def write(output: Path, inspections: list[Inspection], *, pictures: bool) -> Non
     found = [one.to_json() for one in inspections]
     with storage_errors(f"write {output}"), folder_atomically(output) as folder:
         content = json.dumps(found[0] if len(found) == 1 else found, indent=1)
-        write_synced(folder / _RESULT, (content + "\n").encode())
+        write_atomically(folder / _RESULT, (content + "\n").encode())
         drawn = draw(inspections) if pictures else {}
-        for name, figure in drawn.items():
-            figure.savefig(folder / f"{name}.png")
+        for name, image in drawn.items():
+            path = folder / f"{name}.png"
+            save(path, image)
+            sync(path)
         write_board(folder, inspections, drawn)
     log.info("written to %s: %s", output, ", ".join([_RESULT, *(f"{name}.png" for name in drawn)]))

@@ -169,11 +169,7 @@ def _resume(path: Path, call: Invocation, held: ExitStack) -> Start:
     found = opened(folder, checkpoint)
     composed = resume_config(found.composed, call.config, call.overrides)
     config = parse(composed, TrainConfig)
-    compute = config.runtime.build()
-    if "compute" in checkpoint.state:
-        picked = config.runtime.precision is Precision.auto
-        saved = as_object(checkpoint.state["compute"], "state.compute")
-        compute.resume(saved, keep_precision=picked)
+    compute = resumed_compute(config, checkpoint)
     progress = as_object(checkpoint.state.get("progress"), "state.progress")
     log.info("resuming %s at step %d", path, Progress.from_json(progress).step)
     return Start(
@@ -185,6 +181,16 @@ def _resume(path: Path, call: Invocation, held: ExitStack) -> Start:
         directory=directory,
         resumed=checkpoint,
     )
+
+
+def resumed_compute(config: TrainConfig, checkpoint: Checkpoint) -> Compute:
+    """Where and how a run goes on: by the choices it made when it began."""
+    compute = config.runtime.build()
+    if "compute" in checkpoint.state:
+        picked = config.runtime.precision is Precision.auto
+        saved = as_object(checkpoint.state["compute"], "state.compute")
+        compute.resume(saved, keep_precision=picked)
+    return compute
 
 
 def _refuse_links(path: Path) -> None:

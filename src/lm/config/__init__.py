@@ -16,7 +16,7 @@ from lm.config.composition import (
     local_search_path,
     unresolved,
 )
-from lm.config.fields import PATH_FIELDS, TEXT_FIELDS
+from lm.config.fields import PATH_FIELDS, TEXT_FIELDS, path_lists
 from lm.config.invocation import Invocation, invocation, invoking, job_directory
 from lm.config.overrides import command_line, free_text, is_override, key_of, prepare
 from lm.config.parsing import narrowed, parse
@@ -28,6 +28,7 @@ from lm.config.roots import (
     EvaluateConfig,
     GenerateConfig,
     ImportConfig,
+    InspectConfig,
     Interruption,
     ReproduceConfig,
     TrainConfig,
@@ -51,6 +52,7 @@ __all__ = [
     "EvaluateConfig",
     "GenerateConfig",
     "ImportConfig",
+    "InspectConfig",
     "Interruption",
     "Invocation",
     "ReproduceConfig",
@@ -75,6 +77,7 @@ __all__ = [
     "narrowed",
     "parse",
     "parse_saved",
+    "path_lists",
     "portable_config",
     "prepare",
     "recipe_changes",

@@ -31,6 +31,11 @@ class Window:
     targets: Int[Tensor, "T B"]
     resets: Bool[Tensor, "T B"] | None = None
 
+    def first(self, num_streams: int) -> "Window":
+        """The first so many of the streams."""
+        resets = None if self.resets is None else self.resets[:, :num_streams]
+        return Window(self.tokens[:, :num_streams], self.targets[:, :num_streams], resets)
+
     @property
     def num_targets(self) -> int:
         """T·B."""

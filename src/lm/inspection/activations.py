@@ -1,4 +1,4 @@
-"""Gates and states while a model reads: how far saturated, and how long units keep what they hold."""
+"""Gates and states while a model reads: how far saturated, how long units keep what they hold."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -151,4 +151,4 @@ def half_lives(kept: Float[Tensor, "T B H"]) -> list[float]:
     counts: half-life = ln 2 / −mean(ln f).
     """
     rate = -kept.double().log().mean((0, 1))
-    return (math.log(2) / rate).clamp(max=LONGEST).sort().values.tolist()
+    return (math.log(2) / rate.clamp(min=math.log(2) / LONGEST)).sort().values.tolist()

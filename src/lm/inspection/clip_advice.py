@@ -24,7 +24,7 @@ class ClipAdvice:
         norms: pre-clip norms of the steps just rehearsed.
         quantiles: of them, at 50, 90, 99 and 100 %.
         threshold: of the run, `trainer.clip.norm`; None is no clipping by norm.
-        history: mean and largest norm of each log interval of the run so far.
+        history: of each log interval of the run so far its step, mean and largest norm.
         suggested: for `trainer.clip.norm`.
         reasons: sentences.
     """
@@ -32,7 +32,7 @@ class ClipAdvice:
     norms: list[float]
     quantiles: list[float]
     threshold: float | None
-    history: list[tuple[float, float]]
+    history: list[tuple[int, float, float]]
     suggested: float
     reasons: list[str]
 
@@ -42,7 +42,7 @@ class ClipAdvice:
 
 
 def advise(
-    norms: list[float], threshold: float | None, history: list[tuple[float, float]]
+    norms: list[float], threshold: float | None, history: list[tuple[int, float, float]]
 ) -> ClipAdvice:
     """Suggest the 90 % quantile: most steps go as they are, and none goes much further.
 
@@ -56,16 +56,22 @@ def advise(
         f"half of the gradients' norms are below {median:.3g}, 90 % below {ninety:.3g}, 99 % below"
         f" {ninety_nine:.3g}; at {suggested:g} one step in ten is shortened"
     ]
-    seen = max([largest, *(top for _, top in history)])
+    seen = max([largest, *(top for _, _, top in history)])
     if seen > _HEAVY_TAIL * median:
         reasons.append(
-            f"the largest norm seen in training is {seen:.3g}, {seen / median:.0f} times the median:"
-            " without clipping such a step would undo many others"
+            f"the largest norm seen in training is {seen:.3g}, {seen / median:.0f} times the"
+            " median: without clipping such a step would undo many others"
         )
     else:
         reasons.append(
             f"no norm was larger than {seen:.3g}, {seen / median:.1f} times the median: nothing"
             " explodes here, clipping is a precaution"
+        )
+    if history:
+        low, middle, high = np.quantile([mean for _, mean, _ in history], [0.1, 0.5, 0.9])
+        reasons.append(
+            f"over the whole of training the mean norm of a log interval was {middle:.3g} in the"
+            f" middle, {low:.3g} to {high:.3g} in eight of ten"
         )
     reasons += _about(threshold, norms, suggested)
     return ClipAdvice(norms, quantiles, threshold, history, suggested, reasons)

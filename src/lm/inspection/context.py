@@ -19,8 +19,8 @@ from lm.metrics.perplexity import exp
 from lm.models import LanguageModel
 from lm.runtime.compute import exact_products
 
-# Tokens to a forward pass.
-_CHUNK = 1 << 14
+# Segments read at a time: always so many, since for each number the kernels are compared anew.
+_STREAMS = 64
 _WORTH = 0.01
 
 
@@ -94,12 +94,12 @@ def _with_resets(
 ) -> Float[Tensor, "T S"]:
     """Nats by position in a segment and by segment, each read from the initial state."""
     streams = Streams(text.store, 1, length, text.unit)
-    starts = list(range(0, num_targets - length + 1, length))
-    at_once = max(1, _CHUNK // length)
+    starts = list(range(0, num_targets, length))
+    padded = starts + [0] * (-len(starts) % _STREAMS)
     parts = (
-        streams.read(starts[first : first + at_once], length)
-        for first in range(0, len(starts), at_once)
+        streams.read(padded[first : first + _STREAMS], length)
+        for first in range(0, len(padded), _STREAMS)
     )
     # Each part by itself: `losses` would carry the state on.
     found = [nll.double().cpu() for part in parts for _, nll in losses(model, [part])]
-    return torch.cat(found, dim=1)
+    return torch.cat(found, dim=1)[:, : len(starts)]

@@ -136,21 +136,25 @@ def measure_flow(
     Raises:
         DataError: the split is too short.
     """
-    collected: list[Norms] = []
     at_once = places_at_once(model, lags + 1)
+    places = readings(
+        model, store, unit, steps=lags + 1, warm_up=lags, count=positions, at_once=at_once
+    )
     with exact_products():
-        for reading in readings(
-            model, store, unit, steps=lags + 1, warm_up=lags, count=positions, at_once=at_once
-        ):
-            collected.append(norms_of(model, reading))
-    return joined(collected)
+        return _joined([_norms(model, reading)[0] for reading in places])
+
+
+def flow_of_reading(model: RecurrentModel, reading: Reading) -> tuple[GradientFlow, Watch]:
+    """Of the last position of a window, in each of its streams; and what was watched."""
+    norms, watch = _norms(model, reading)
+    return _joined([norms]), watch
 
 
 # Per layer the squared norms [B, K + 1] by name of the state's tensor.
 Norms = list[dict[str, Float[Tensor, "B K"]]]
 
 
-def joined(collected: list[Norms]) -> GradientFlow:
+def _joined(collected: list[Norms]) -> GradientFlow:
     """The flow over all positions of several readings."""
     layers = [
         {name: torch.cat([norms[k][name] for norms in collected]) for name in layer}
@@ -173,7 +177,7 @@ def _flow(squares: Float[Tensor, "B K"]) -> Flow:
 
 
 @torch.enable_grad()
-def norms_of(model: RecurrentModel, reading: Reading) -> Norms:
+def _norms(model: RecurrentModel, reading: Reading) -> tuple[Norms, Watch]:
     """Squared norms of ∂L/∂s at every lag, L being each stream's loss at the last step."""
     start = [
         {name: tensor.requires_grad_() for name, tensor in layer.items()} for layer in reading.state
@@ -181,7 +185,7 @@ def norms_of(model: RecurrentModel, reading: Reading) -> Norms:
     watch, features = Reading(reading.window, start).watched(model)
     targets = reading.window.targets[-1].to(model.device)
     loss = -model.head.log_prob(features[-1]).gather(1, targets[:, None]).sum()
-    return _squares(model, watch, loss)
+    return _squares(model, watch, loss), watch
 
 
 def _squares(model: RecurrentModel, watch: Watch, loss: Tensor) -> Norms:

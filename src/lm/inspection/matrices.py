@@ -49,9 +49,7 @@ class Spectrum:
 @torch.no_grad()
 def measure_matrices(model: RecurrentModel) -> list[list[Spectrum]]:
     """Per layer; a layer whose gates do not see its state has none."""
-    return [
-        [_spectrum(name, block) for name, block in _blocks(cell)] for cell in model.cells
-    ]
+    return [[_spectrum(name, block) for name, block in _blocks(cell)] for cell in model.cells]
 
 
 def _blocks(cell: Cell) -> list[tuple[str, Tensor]]:
@@ -60,7 +58,10 @@ def _blocks(cell: Cell) -> list[tuple[str, Tensor]]:
     for name in cell.recurrent_matrices:
         matrix, gates = cell.weights()[name].detach(), cell.gate_rows
         if gates and len(matrix) % len(gates) == 0:
-            found += [(f"{name}.{g}", rows) for g, rows in zip(gates, matrix.chunk(len(gates)), strict=True)]
+            found += [
+                (f"{name}.{g}", rows)
+                for g, rows in zip(gates, matrix.chunk(len(gates)), strict=True)
+            ]
         else:
             found.append((name, matrix))
     return found

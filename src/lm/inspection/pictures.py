@@ -10,36 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lm.inspection.canvas import Figure, colour, figure
+from lm.inspection.clip_advice import ClipAdvice
 from lm.inspection.report import Inspection, flows_by_part
 from lm.inspection.updates import USUAL
 from lm.metrics.perplexity import exp
 
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 # On an axis of half-lives, one that is infinite stands at so many times the lags looked at.
 _BEYOND = 10
-
-Figure = Any
-
-
-def colour(k: int) -> str:
-    """Of the k-th curve; colours that those who do not see red and green apart can tell apart."""
-    return _COLOURS[k % len(_COLOURS)]
-
-
-def figure(width: float, height: float) -> Figure:
-    """An empty figure that belongs to no window."""
-    from matplotlib.figure import Figure as MatplotlibFigure
-
-    return MatplotlibFigure(figsize=(width, height), layout="constrained", dpi=110)
-
-
-def pixels(drawn: Figure) -> NDArray[np.uint8]:
-    """The figure as an image [height, width, RGB]."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    canvas = FigureCanvasAgg(drawn)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def gradient_flow(inspections: list[Inspection]) -> Figure:
@@ -58,7 +36,7 @@ def gradient_flow(inspections: list[Inspection]) -> Figure:
             curves.text(window, 1.3, f" window of training {window}", color="grey", fontsize=8)
     curves.set(
         yscale="log", ylim=(1e-6, 3), xlabel="lag k (steps back)",
-        ylabel="‖∂L(t)/∂state(t−k)‖, largest = 1", title="How far back does it learn?",
+        ylabel="‖∂L(t)/∂state(t-k)‖, largest = 1", title="How far back does it learn?",
     )  # fmt: skip
     curves.legend(fontsize=8, loc="lower left")
     _half_lives(side, inspections) if len(inspections) > 1 else _parts(side, inspections[0])
@@ -75,9 +53,8 @@ def _half_lives(axes: Any, inspections: list[Inspection]) -> None:
         axes.text(min(value, beyond), row, f" {text}", va="center", fontsize=9)
     axes.set_yticks(rows, [found.label for found in inspections], fontsize=8)
     axes.invert_yaxis()
-    axes.set(xscale="log", xlabel="steps", title="Half-life of the gradient")
-    axes.set_xlim(right=4 * max(min(v, beyond) for v in values))
-    axes.margins(x=0.3)
+    axes.set(xlabel="steps", title="Half-life of the gradient")
+    axes.margins(x=0.35)
 
 
 def _parts(axes: Any, found: Inspection) -> None:
@@ -107,7 +84,9 @@ def gates(inspections: list[Inspection]) -> Figure | None:
         parts = {**layer.gates, **layer.states}
         for axes, (name, values) in zip(axes_of_row, parts.items(), strict=False):
             edges = np.linspace(*values.edges, len(values.counts) + 1)
-            axes.stairs(values.counts, edges, fill=True, color=colour(0 if name in layer.gates else 2))
+            axes.stairs(
+                values.counts, edges, fill=True, color=colour(0 if name in layer.gates else 2)
+            )
             ends = "" if values.low is None else f"\n{values.low:.0%} low, {values.high:.0%} high"
             axes.set_title(f"{name}{ends}", fontsize=8)
         for axes in axes_of_row[len(parts) : -1]:
@@ -163,6 +142,8 @@ def context(inspections: list[Inspection]) -> Figure | None:
     found = [(k, one) for k, one in enumerate(inspections) if one.context is not None]
     if not found:
         return None
+    from matplotlib.ticker import ScalarFormatter
+
     drawn = figure(10, 4)
     resets, positions = drawn.subplots(1, 2)
     for k, one in found:
@@ -178,6 +159,10 @@ def context(inspections: list[Inspection]) -> Figure | None:
         title="Effective context (dotted: state carried)",
     )  # fmt: skip
     resets.set_xscale("log", base=2)
+    for axis in (resets.xaxis, resets.yaxis):
+        axis.set_major_formatter(ScalarFormatter())
+        axis.set_minor_formatter(ScalarFormatter())
+    resets.tick_params(which="both", labelsize=8)
     resets.legend(fontsize=8)
     positions.axhline(0, color="grey", linewidth=1)
     positions.set(
@@ -192,7 +177,8 @@ def _smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
     sums = np.concatenate([[0.0], np.cumsum(values)])
     place = np.arange(len(values))
     low, high = place - place // 9, np.minimum(place + place // 9 + 1, len(values))
-    return (sums[high] - sums[low]) / (high - low)
+    smooth: NDArray[np.float64] = (sums[high] - sums[low]) / (high - low)
+    return smooth
 
 
 def updates(inspections: list[Inspection]) -> Figure | None:
@@ -211,13 +197,25 @@ def updates(inspections: list[Inspection]) -> Figure | None:
         bars.set_title(f"{one.label}: a step's update, relative to the weights", fontsize=9)
         bars.tick_params(labelsize=7)
         bars.invert_yaxis()
-        norms.hist(clip.norms, bins=20, color=colour(2))
-        if clip.threshold is not None:
-            norms.axvline(clip.threshold, color=colour(1), label=f"threshold {clip.threshold:g}")
-        norms.axvline(clip.suggested, color=colour(0), linestyle="--", label=f"suggested {clip.suggested:g}")
-        norms.set_title("gradient norms of the rehearsed steps", fontsize=9)
-        norms.legend(fontsize=8)
+        _norms(norms, clip)
     return drawn
+
+
+def _norms(axes: Any, clip: ClipAdvice) -> None:
+    """The norms of training so far, and those of the rehearsed steps as dots at its end."""
+    if clip.history:
+        steps, means, largest = zip(*clip.history, strict=True)
+        axes.plot(steps, means, color=colour(2), label="mean of a log interval")
+        axes.plot(steps, largest, color=colour(2), linewidth=0.6, alpha=0.6, label="its largest")
+    end = clip.history[-1][0] if clip.history else 0
+    axes.plot([end] * len(clip.norms), clip.norms, ".", color=colour(6), label="rehearsed steps")
+    if clip.threshold is not None:
+        axes.axhline(clip.threshold, color=colour(1), label=f"threshold {clip.threshold:g}")
+    suggested = f"suggested {clip.suggested:g}"
+    axes.axhline(clip.suggested, color=colour(0), linestyle="--", label=suggested)
+    axes.set(yscale="log", xlabel="step")
+    axes.set_title("gradient norm in training, before clipping", fontsize=9)
+    axes.legend(fontsize=7)
 
 
 PICTURES: dict[str, Callable[[list[Inspection]], Figure | None]] = {

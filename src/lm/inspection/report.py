@@ -121,12 +121,12 @@ def _quartiles(values: list[float]) -> list[float]:
 
 
 def _about_matrices(layers: list[list[Spectrum]]) -> list[str]:
-    lines = []
+    lines: list[str] = []
     for k, layer in enumerate(layers):
         for found in layer:
             radius = "" if found.radius is None else f"spectral radius {found.radius:.3f}, "
             singular = f"singular values {found.norm:.3f} to {found.singular_values[-1]:.3g}"
-            start = "matrices" if not any("matrices" in line for line in lines) else ""
+            start = "" if lines else "matrices"
             lines.append(f"  {start:9}  layer {k} {found.name}: {radius}{singular}")
     return lines
 

@@ -1,4 +1,4 @@
-"""Update-to-weight ratios: how far a step of training moves each parameter, relative to its size."""
+"""Update-to-weight ratios: how far a training step moves each parameter, relative to its size."""
 
 from collections.abc import Mapping
 
@@ -28,5 +28,5 @@ class UpdateRatios:
 
 
 def _ratio(moved: Tensor, before: Tensor) -> float:
-    distance, size = torch.stack([moved.norm(), before.norm()]).tolist()
+    distance, size = map(float, torch.stack([moved.norm(), before.norm()]).tolist())
     return distance / size if size else distance
