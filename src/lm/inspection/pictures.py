@@ -3,7 +3,6 @@
 matplotlib is an extra (`plot`): it is imported where a picture is drawn.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from lm.inspection.canvas import Figure, colour, figure
 from lm.inspection.clip_advice import ClipAdvice
-from lm.inspection.report import Inspection, flows_by_part
+from lm.inspection.report import Inspection, flows_by_part, steps
 from lm.inspection.updates import USUAL
 from lm.metrics.perplexity import exp
 
@@ -27,7 +26,8 @@ def gradient_flow(inspections: list[Inspection]) -> Figure:
     for k, found in enumerate(inspections):
         whole = found.flow.whole
         lags, scale = np.arange(len(whole.mean)), max(whole.mean)
-        curves.plot(lags, np.array(whole.mean) / scale, color=colour(k), label=found.label)
+        label = f"{found.label}: half-life {steps(whole.half_life)}"
+        curves.plot(lags, np.array(whole.mean) / scale, color=colour(k), label=label)
         low, high = (np.array(band) / scale for band in (whole.low, whole.high))
         curves.fill_between(lags, low, high, color=colour(k), alpha=0.12, linewidth=0)
     for window in sorted({found.window for found in inspections}):
@@ -49,8 +49,7 @@ def _half_lives(axes: Any, inspections: list[Inspection]) -> None:
     rows = range(len(values))
     axes.barh(rows, [min(v, beyond) for v in values], color=[colour(k) for k in rows])
     for row, value in enumerate(values):
-        text = f"{value:.1f} steps" if math.isfinite(value) else "does not fall"
-        axes.text(min(value, beyond), row, f" {text}", va="center", fontsize=9)
+        axes.text(min(value, beyond), row, f" {steps(value)}", va="center", fontsize=9)
     axes.set_yticks(rows, [found.label for found in inspections], fontsize=8)
     axes.invert_yaxis()
     axes.set(xlabel="steps", title="Half-life of the gradient")
@@ -62,9 +61,10 @@ def _parts(axes: Any, found: Inspection) -> None:
     for name, flow in flows_by_part(found.flow).items():
         _, k, *part = name.split(".")
         style = styles.get(part[0], ":") if part else "-"
-        half_life = flow.half_life
-        steps = f"{half_life:.1f}" if math.isfinite(half_life) else "∞"
-        axes.plot(flow.mean, color=colour(int(k)), linestyle=style, label=f"{name}: {steps}")
+        seen = np.array(flow.mean)
+        seen[seen == 0] = np.nan  # at lag 0 the loss does not see c
+        label = f"{name}: {steps(flow.half_life)}"
+        axes.plot(seen, color=colour(int(k)), linestyle=style, label=label)
     axes.set(yscale="log", xlabel="lag k", title="By layer and part: half-life in steps")
     top = max(max(flow.mean) for flow in flows_by_part(found.flow).values())
     axes.set_ylim(top * 1e-6, top * 3)
@@ -142,8 +142,6 @@ def context(inspections: list[Inspection]) -> Figure | None:
     found = [(k, one) for k, one in enumerate(inspections) if one.context is not None]
     if not found:
         return None
-    from matplotlib.ticker import ScalarFormatter
-
     drawn = figure(10, 4)
     resets, positions = drawn.subplots(1, 2)
     for k, one in found:
@@ -159,9 +157,7 @@ def context(inspections: list[Inspection]) -> Figure | None:
         title="Effective context (dotted: state carried)",
     )  # fmt: skip
     resets.set_xscale("log", base=2)
-    for axis in (resets.xaxis, resets.yaxis):
-        axis.set_major_formatter(ScalarFormatter())
-        axis.set_minor_formatter(ScalarFormatter())
+    _plain_numbers(resets.xaxis, resets.yaxis)
     resets.tick_params(which="both", labelsize=8)
     resets.legend(fontsize=8)
     positions.axhline(0, color="grey", linewidth=1)
@@ -170,6 +166,13 @@ def context(inspections: list[Inspection]) -> Figure | None:
         title="What the forgotten past is worth",
     )  # fmt: skip
     return drawn
+
+
+def _plain_numbers(*log_axes: Any) -> None:
+    """Write 20 rather than 2 x 10^1."""
+    for axis in log_axes:
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("{x:g}")
 
 
 def _smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -214,6 +217,7 @@ def _norms(axes: Any, clip: ClipAdvice) -> None:
     suggested = f"suggested {clip.suggested:g}"
     axes.axhline(clip.suggested, color=colour(0), linestyle="--", label=suggested)
     axes.set(yscale="log", xlabel="step")
+    _plain_numbers(axes.yaxis)
     axes.set_title("gradient norm in training, before clipping", fontsize=9)
     axes.legend(fontsize=7)
 

@@ -78,8 +78,8 @@ class Inspection:
 
 
 def steps(half_life: float) -> str:
-    """A half-life in words."""
-    return f"{half_life:.1f}" if math.isfinite(half_life) else "none: it does not fall"
+    """A half-life for people."""
+    return f"{half_life:.1f}" if math.isfinite(half_life) else "∞ (it does not fall)"
 
 
 def _about_flow(flow: GradientFlow, window: int) -> list[str]:
