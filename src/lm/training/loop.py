@@ -10,7 +10,7 @@ from lm.data.streams import Window
 from lm.errors import NumericError, Stopped
 from lm.evaluation import evaluate
 from lm.metrics import tags
-from lm.metrics.perplexity import exp
+from lm.metrics.perplexity import exp, floor_scalars
 from lm.runtime.randomness import generator
 from lm.sampling import SamplingConfig, generate
 from lm.training.run import Run
@@ -107,7 +107,10 @@ class Trainer(Run):
             tags.SAVE_SECONDS: self.saver.seconds,
             tags.EPOCH: self.epochs_done,
         }
-        per_byte = bits_per_byte_factor(self.streams.store)
+        store = self.streams.store
+        if store.floor_nats is not None:  # beside the loss that it bounds
+            values |= floor_scalars("train", store.floor_nats / (len(store) - 1))
+        per_byte = bits_per_byte_factor(store)
         if per_byte is not None:
             values[tags.TRAIN_BITS_PER_BYTE] = interval.loss * per_byte
         for part, norm in self.train_step.norms_by_part().items():

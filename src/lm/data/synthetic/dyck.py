@@ -88,7 +88,8 @@ class Dyck(Process):
     def _entropy_rate(self) -> float:
         """−Σ π(d) Σ p log p over the depths d, the line's start being one more of them."""
         start, depths = self.max_depth + 1, self.max_depth + 2
-        rows, nats = np.zeros((depths, depths)), np.empty(depths)
+        rows = np.zeros((depths, depths))
+        distributions = np.empty((depths, len(self.words)))
         for depth in range(depths):
             at_start = depth == start
             stack = [] if at_start else [0] * depth
@@ -97,8 +98,8 @@ class Dyck(Process):
             if opening:
                 rows[depth, 1 if at_start else depth + 1] = opening
             rows[depth, depth - 1 if stack else start] += 1 - opening
-            nats[depth] = entropy(distribution)
-        return float(stationary(rows) @ nats)
+            distributions[depth] = distribution
+        return float(stationary(rows) @ entropy(distributions))
 
 
 def _table(distribution: Float[ndarray, " K"]) -> tuple[list[float], list[float]]:

@@ -74,10 +74,10 @@ def uniforms(draws: np.random.Generator) -> Iterator[float]:
         yield from draws.random(_BLOCK).tolist()
 
 
-def entropy(distribution: Float[ndarray, "*C K"]) -> Float[ndarray, "*C"]:
-    """−Σ p log p in nats, with 0 log 0 = 0."""
-    logs = np.log(distribution, out=np.zeros_like(distribution), where=distribution > 0)
-    found: Float[ndarray, "*C"] = -(distribution * logs).sum(-1)
+def entropy(rows: Float[ndarray, "C K"]) -> Float[ndarray, " C"]:
+    """−Σ p log p of each row in nats, with 0 log 0 = 0."""
+    logs = np.log(rows, out=np.zeros_like(rows), where=rows > 0)
+    found: Float[ndarray, " C"] = -(rows * logs).sum(-1)
     return found
 
 
