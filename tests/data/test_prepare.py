@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm.data import pieces as pieces_module
 from lm.data import encoder
+from lm.data import pieces as pieces_module
 from lm.data import prepare as prepare_module
 from lm.data.corpus import SPLITS, Corpus, Document, Unit
 from lm.data.pieces import TextCounts, pieces

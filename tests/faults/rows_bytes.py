@@ -16,8 +16,7 @@ from fault_plan import Figure, Finding, Trial, log_lines, row
 from odd_text import text
 from trials import in_child
 
-from lm.data import pieces
-from lm.data import encoder
+from lm.data import encoder, pieces
 from lm.data.corpus import Corpus, Document, Unit
 from lm.data.prepare import Prepared, prepare
 from lm.data.store import TokenStore

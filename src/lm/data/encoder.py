@@ -12,7 +12,7 @@ from lm.data.pieces import Piece, TextCounts, pieces, words_within
 from lm.data.store import Block
 from lm.data.tokenizers import Tokenizer
 from lm.data.truth import TokenTruth
-from lm.data.truth_reader import TruthReader, joined
+from lm.data.truth_reader import TruthReader
 from lm.errors import DataError
 
 BATCH_BYTES = 1 << 18
@@ -77,7 +77,7 @@ class Encoder:
             )
 
     def _encode(self, batch: list[Piece]) -> Block:
-        texts, ends_unit, ends_document = self._parts(batch)
+        texts, ends_unit = self._parts(batch)
         encoded = self._tokenizer.encode_all(texts)
         for text, ids in zip(texts, encoded, strict=True):
             self.counts.unknown_count += self._tokenizer.count_unknown(text, ids)
@@ -89,39 +89,36 @@ class Encoder:
         lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
         ends = self._num_tokens + np.cumsum(lengths) - 1
         self._num_tokens += int(lengths.sum())
-        truth = self._read_truth(texts, encoded, ends_document)
+        truth = self._read_truth(batch, texts, encoded)
         return Block(np.concatenate(encoded), self._unit_ends(ends[ends_unit]), truth)
 
-    def _parts(self, batch: list[Piece]) -> tuple[list[bytes], NDArray[np.bool_], list[bool]]:
-        """The texts to encode, each by itself, and whether a unit and a document end with them."""
-        last = [piece.last for piece in batch]
+    def _parts(self, batch: list[Piece]) -> tuple[list[bytes], NDArray[np.bool_]]:
+        """The texts to encode, each by itself, and whether a unit ends with them."""
         if self._unit is not Unit.line:
-            return [piece.text for piece in batch], np.array(last), last
+            return [piece.text for piece in batch], np.array([piece.last for piece in batch])
         texts: list[bytes] = []
         ends_unit: list[bool] = []
-        ends_document: list[bool] = []
         for piece in batch:
             *lines, rest = piece.text.split(b"\n")
             texts += [line + b"\n" for line in lines]
             ends_unit += [True] * len(lines)
-            ends_document += [False] * len(lines)
             if rest or piece.last:
                 texts.append(rest)
                 ends_unit.append(piece.last)
-                ends_document.append(piece.last)
-        return texts, np.array(ends_unit), ends_document
+        return texts, np.array(ends_unit)
 
     def _read_truth(
-        self, texts: list[bytes], encoded: list[NDArray[np.int64]], ends_document: list[bool]
+        self, batch: list[Piece], texts: list[bytes], encoded: list[NDArray[np.int64]]
     ) -> TokenTruth | None:
         """What is known of the tokens' probabilities under the source, by their bytes."""
         if self._truth is None:
             return None
-        parts = [
-            self._truth.read(text, self._tokenizer.token_ends(text, ids), ends_document=last)
-            for text, ids, last in zip(texts, encoded, ends_document, strict=True)
+        starts = np.cumsum([0, *map(len, texts)])
+        ends = [
+            start + self._tokenizer.token_ends(text, ids)
+            for start, text, ids in zip(starts, texts, encoded, strict=False)
         ]
-        return joined(parts)
+        return self._truth.read(batch, np.concatenate(ends))
 
     def _unit_ends(self, ends: NDArray[np.int64]) -> NDArray[np.int64] | None:
         """Positions that end a unit; a unit without tokens ends where the one before it did."""

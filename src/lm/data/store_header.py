@@ -101,8 +101,10 @@ def read_header(path: Path) -> Header:
     data: dict[str, Any] = json.loads(path.read_bytes())
     shards = tuple(File(**shard) for shard in data.pop("shards"))
     # A store of before these were known lacks them.
-    optional = {name: data.pop(name, None) for name in ("units", "floor", "recalled")}
-    files = {name: None if value is None else File(**value) for name, value in optional.items()}
+    beside: dict[str, Any] = {name: data.pop(name, None) for name in ("units", "floor", "recalled")}
+    files: dict[str, Any] = {
+        name: None if value is None else File(**value) for name, value in beside.items()
+    }
     header = Header(**data, shards=shards, **files)
     owners: list[Header | File] = [header, *header.all_files]
     for owner in owners:

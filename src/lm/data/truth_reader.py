@@ -9,6 +9,7 @@ from jaxtyping import Int
 from numpy import ndarray
 
 from lm.data.corpus import Document
+from lm.data.pieces import Piece
 from lm.data.truth import MARKS_DTYPE, NATS_DTYPE, TokenTruth
 from lm.errors import DataError
 
@@ -29,40 +30,35 @@ class TruthReader:
             assert document.truth is not None, "a split is of one source"
             self._truth, self._position = document.truth, document.start
 
-    def read(self, text: bytes, ends: Int[ndarray, " N"], *, ends_document: bool) -> TokenTruth:
-        """Of the tokens of the next `text`.
+    def read(self, pieces: Sequence[Piece], ends: Int[ndarray, " N"]) -> TokenTruth:
+        """Of the tokens of the next pieces of text.
 
         Args:
-            ends: offset in the text behind each token, where the next one begins.
+            ends: offset behind each token, where the next one begins, in all pieces together.
 
         Raises:
             DataError: the files are shorter than the text.
         """
-        truth, start = self._truth, self._position
-        self._position += len(text)
-        if ends_document:
-            self._next_document()
-        nats = _by_token(np.add, _items(truth.nats, NATS_DTYPE, start, len(text)), ends)
-        if truth.recalled is None:
-            return TokenTruth(nats, None)
-        marks = _items(truth.recalled, MARKS_DTYPE, start, len(text))
-        return TokenTruth(nats, _by_token(np.maximum, marks, ends))
+        nats, marks = [], []
+        for piece in pieces:
+            truth, start, length = self._truth, self._position, len(piece.text)
+            nats.append(_items(truth.nats, NATS_DTYPE, start, length))
+            if truth.recalled is not None:
+                marks.append(_items(truth.recalled, MARKS_DTYPE, start, length))
+            self._position += length
+            if piece.last:
+                self._next_document()
+        assert len(marks) in (0, len(nats)), "a split is of one source"
+        recalled = _by_token(np.maximum, marks, ends) if marks else None
+        return TokenTruth(_by_token(np.add, nats, ends), recalled)
 
 
-def joined(parts: Sequence[TokenTruth]) -> TokenTruth:
-    """The same of all their tokens, in order."""
-    marks = [part.recalled for part in parts if part.recalled is not None]
-    assert len(marks) in (0, len(parts)), "a split is of one source"
-    return TokenTruth(
-        np.concatenate([part.nats for part in parts]), np.concatenate(marks) if marks else None
-    )
-
-
-def _by_token(reduce: np.ufunc, items: ndarray, ends: Int[ndarray, " N"]) -> ndarray:
+def _by_token(reduce: np.ufunc, items: list[ndarray], ends: Int[ndarray, " N"]) -> ndarray:
     """Items of bytes put together by token; bytes behind the last one belong to none."""
+    whole = np.concatenate(items)
     if not len(ends):
-        return items[:0]
-    found: ndarray = reduce.reduceat(items[: ends[-1]], np.concatenate([[0], ends[:-1]]))
+        return whole[:0]
+    found: ndarray = reduce.reduceat(whole[: ends[-1]], np.concatenate([[0], ends[:-1]]))
     return found
 
 
@@ -100,4 +96,3 @@ def _items(path: Path, dtype: str, start: int, count: int) -> ndarray:
     if len(found) < count:
         raise DataError(f"{path} is shorter than the text that it belongs to", _REMEDY)
     return found
-

@@ -77,7 +77,7 @@ def evaluate(
             total += nll.sum(dtype=exact)
             if out is not None:
                 _place(out, nll, streams.evaluation_starts, position)
-            if right is not None:
+            if right is not None and hits is not None:
                 _place(right, hits, streams.evaluation_starts, position)
             position += len(nll)
             on_window(part.num_targets)

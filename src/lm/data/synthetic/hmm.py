@@ -32,7 +32,9 @@ class HiddenMarkov(Process):
         emissions: B [S, K], the symbols of each state.
     """
 
-    def __init__(self, transitions: Float[ndarray, "S S"], emissions: Float[ndarray, "S K"]) -> None:
+    def __init__(
+        self, transitions: Float[ndarray, "S S"], emissions: Float[ndarray, "S K"]
+    ) -> None:
         self.transitions, self.emissions = transitions, emissions
         self.words = spellings(emissions.shape[1])
         self.start = stationary(transitions)
