@@ -15,6 +15,7 @@ VERBS = {
     "verify-resume": "interrupt a run of your configuration, continue it, compare every bit",
     "evaluate": "exact loss, perplexity and bits per byte of a run; method=all for every method",
     "generate": "sample text from a run",
+    "compare": "runs side by side: lm compare RUN…, what differs, what came of it, curves",
     "import": "turn pytorch/examples-style weights into a run: lm import PATH vocabulary=FILE",
 }
 
@@ -77,6 +78,11 @@ def evaluate() -> int:
 def generate() -> int:
     """`lm-generate`."""
     return _run("generate", sys.argv[1:])
+
+
+def compare() -> int:
+    """`lm-compare`."""
+    return _run("compare", sys.argv[1:])
 
 
 def import_() -> int:

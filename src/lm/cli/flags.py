@@ -41,10 +41,30 @@ def read_flags(verb: str, arguments: Sequence[str]) -> tuple[Namespace, list[str
         flags.overrides = with_recipe(flags.overrides, needed=runs_jobs(flags))
         if flags.multirun:
             raise ConfigError("lm reproduce runs one row, once", "Call it for each without -m.")
+    places: list[str] = []
+    if verb == "compare":
+        places, flags.overrides = _places(flags.overrides)
+        if flags.multirun:
+            raise ConfigError("lm compare makes one table", "Drop -m; give it all the runs.")
     flags.overrides = [config.prepare(text, sweep=flags.multirun) for text in flags.overrides]
+    if places:
+        flags.overrides.append(f"runs={config.path_list(places)}")
     if flags.help:
         flags.overrides.append(f"hydra.help.header={config.free_text(f'lm {verb}: {VERBS[verb]}')}")
     return flags, rest
+
+
+def _places(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The runs of `lm compare a b runs=[c,d]`, which is all that is no override, and the rest."""
+    places, overrides = [], []
+    for argument in arguments:
+        if not config.is_override(argument):
+            places.append(argument)
+        elif config.key_of(argument) == "runs":
+            places += config.path_items(argument.partition("=")[2])
+        else:
+            overrides.append(argument)
+    return places, overrides
 
 
 def runs_jobs(flags: Namespace) -> bool:

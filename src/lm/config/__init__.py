@@ -18,13 +18,22 @@ from lm.config.composition import (
 )
 from lm.config.fields import PATH_FIELDS, TEXT_FIELDS
 from lm.config.invocation import Invocation, invocation, invoking, job_directory
-from lm.config.overrides import command_line, free_text, is_override, key_of, prepare
+from lm.config.overrides import (
+    command_line,
+    free_text,
+    is_override,
+    key_of,
+    path_items,
+    path_list,
+    prepare,
+)
 from lm.config.parsing import narrowed, parse
 from lm.config.recipe import recipe_changes, same_run
 from lm.config.registry import load_plugins, register, schema_named
 from lm.config.resume import resume_config
 from lm.config.roots import (
     ROOTS,
+    CompareConfig,
     EvaluateConfig,
     GenerateConfig,
     ImportConfig,
@@ -36,6 +45,7 @@ from lm.config.roots import (
 from lm.config.saved import (
     chosen_schemas,
     dump,
+    flat_config,
     load_config,
     parse_saved,
     portable_config,
@@ -47,6 +57,7 @@ __all__ = [
     "ROOTS",
     "TEXT_FIELDS",
     "VERSION_BASE",
+    "CompareConfig",
     "Composed",
     "EvaluateConfig",
     "GenerateConfig",
@@ -63,6 +74,7 @@ __all__ = [
     "config_dir",
     "dump",
     "explained",
+    "flat_config",
     "free_text",
     "invocation",
     "invoking",
@@ -75,6 +87,8 @@ __all__ = [
     "narrowed",
     "parse",
     "parse_saved",
+    "path_items",
+    "path_list",
     "portable_config",
     "prepare",
     "recipe_changes",

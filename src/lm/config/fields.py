@@ -22,6 +22,7 @@ PATH_FIELDS = PATH_LISTS | frozenset(
         "init_from",
         "output",
         "path",
+        "plot",
         "record",
         "resume",
         "run",

@@ -73,7 +73,16 @@ def _free_list(value: str, sweep: bool) -> str:
     """One path, or several in brackets, as a list of quoted paths."""
     if value == "null" or (sweep and _SWEEP.fullmatch(value)):
         return value
-    items = _items(value[1:-1]) if value[:1] == "[" and value[-1:] == "]" else [value]
+    return path_list(path_items(value))
+
+
+def path_items(value: str) -> list[str]:
+    """The paths that a user gives: one, or several in brackets."""
+    return _items(value[1:-1]) if value[:1] == "[" and value[-1:] == "]" else [value]
+
+
+def path_list(items: Sequence[str]) -> str:
+    """Paths as a list of Hydra's grammar."""
     return "[" + ",".join(quote(_literal(item, keep_environment=True)) for item in items) + "]"
 
 
