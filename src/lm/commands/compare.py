@@ -103,7 +103,11 @@ def write(table: Table, config: CompareConfig) -> None:
 
 
 def plot(runs: Sequence[Run], names: Sequence[str], config: CompareConfig, path: Path) -> None:
-    """The curves of all runs that have some, as a picture."""
+    """The curves of all runs that have some, as a picture.
+
+    Raises:
+        CheckpointError: none has.
+    """
     fields, lines = differing(runs), []
     if config.group is not None:
         fields = [field for field in fields if field != "seed"]
@@ -117,6 +121,11 @@ def plot(runs: Sequence[Run], names: Sequence[str], config: CompareConfig, path:
             log.warning("not drawn: %s has no %s yet", one.path, config.y.value)
             continue
         lines.append(Line(described(one, fields) or name, course))
+    if not lines:
+        raise CheckpointError(
+            f"plot={path}: there is no {config.y.value} to draw in any of these runs",
+            "Choose another y=, or give runs that have trained for a while.",
+        )
     with storage_errors(f"write {path}"):
         write_atomically(path, draw(lines, config.x, config.y, path))
     log.info("%d curves in %s", len(lines), path)
