@@ -26,6 +26,7 @@ from lm.config.overrides import (
     path_items,
     path_list,
     prepare,
+    swept_keys,
 )
 from lm.config.parsing import narrowed, parse
 from lm.config.recipe import recipe_changes, same_run
@@ -97,5 +98,6 @@ __all__ = [
     "same_run",
     "saved_config",
     "schema_named",
+    "swept_keys",
     "unresolved",
 ]

@@ -75,16 +75,15 @@ def layout() -> dict[str, dict[str, tuple[str, list[str]]]]:
     }
 
 
-def session_start(values: HyperParameters, changed: Collection[str]) -> list[Summary]:
+def session_start(values: HyperParameters, chosen: Collection[str]) -> list[Summary]:
     """A run's line in the table of runs, and the table's columns.
 
     Args:
-        changed: names in `values` that the user gave; their columns come first.
+        chosen: names in `values` that tell the run from others; their columns come first.
     """
     experiment = Experiment(
         hparam_infos=[
-            HParamInfo(name=name, type=_type(value), differs=name in changed)
-            for name, value in sorted(values.items())
+            _column(name, value, differs=name in chosen) for name, value in sorted(values.items())
         ],
         metric_infos=[
             MetricInfo(name=MetricName(tag=tag), display_name=name)
@@ -113,10 +112,14 @@ def session_end() -> Summary:
     return _summary(metadata.SESSION_END_INFO_TAG, ended)
 
 
-def _type(value: bool | str | float | int) -> int:
+def _column(name: str, value: bool | str | float | int, *, differs: bool) -> HParamInfo:
     if isinstance(value, bool):
-        return int(DATA_TYPE_BOOL)
-    return int(DATA_TYPE_STRING if isinstance(value, str) else DATA_TYPE_FLOAT64)
+        column = HParamInfo(name=name, type=DATA_TYPE_BOOL, differs=differs)
+        column.domain_discrete.extend([False, True])
+        return column
+    # Which other words there are is for the other runs to say: a list would hide them.
+    kind = DATA_TYPE_STRING if isinstance(value, str) else DATA_TYPE_FLOAT64
+    return HParamInfo(name=name, type=kind, differs=differs)
 
 
 def _summary(tag: str, content: HParamsPluginData) -> Summary:

@@ -89,17 +89,17 @@ class MetricsWriter:
         if finite.numel():
             self._board.add_histogram(tag, finite.numpy(), self._x(step, tokens))
 
-    def begin(self, values: board.HyperParameters, changed: Collection[str]) -> None:
+    def begin(self, values: board.HyperParameters, chosen: Collection[str]) -> None:
         """Lay out the charts, and enter the run into the table of runs, once in its life.
 
         In this very run rather than in a sub-run, as torch's `add_hparams` has it.
 
         Args:
-            changed: names in `values` that the user gave.
+            chosen: names in `values` that tell the run from others.
         """
         if not self._resumed:
             self._board.add_custom_scalars(board.layout())
-            self._add(*board.session_start(values, changed))
+            self._add(*board.session_start(values, chosen))
 
     def end(self) -> None:
         """Say in the table of runs that this one is done."""
