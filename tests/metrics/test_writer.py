@@ -56,7 +56,7 @@ def test_the_run_is_entered_and_laid_out_once_in_its_life(tmp_path: Path) -> Non
     values = {"model": "rnn", "optim.lr": 0.5, "model.tied": True}
     for resume, changed in ((None, {"model", "seed"}), ((3, 30, 0), {"optim.lr"})):
         writer = MetricsWriter(tmp_path, tokens_axis=False, resume=resume)
-        writer.begin(values, changed)
+        writer.begin(values, changed, ())
         writer.end()
         writer.close()
     events = board(tmp_path)
@@ -74,9 +74,13 @@ def content(events: EventAccumulator, tag: str) -> HParamsPluginData:
     return HParamsPluginData.FromString(data)
 
 
-def test_hyper_parameters_keep_their_types_and_the_users_own_come_first(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("swept", "columns"), [((), 3), (("model", "seed"), 1)])
+def test_hyper_parameters_keep_their_types_and_the_users_own_come_first(
+    tmp_path: Path, swept: tuple[str, ...], columns: int
+) -> None:
     writer = MetricsWriter(tmp_path, tokens_axis=False)
-    writer.begin({"model": "rnn", "optim.lr": 0.5, "model.tied": True}, {"optim.lr"})
+    given = {"optim.lr", *swept}
+    writer.begin({"model": "rnn", "optim.lr": 0.5, "model.tied": True}, given, swept)
     writer.close()
     events = board(tmp_path)
     start = content(events, "session_start_info").session_start_info.hparams
@@ -84,7 +88,9 @@ def test_hyper_parameters_keep_their_types_and_the_users_own_come_first(tmp_path
     assert start["optim.lr"].number_value == 0.5
     assert start["model.tied"].WhichOneof("kind") == "bool_value"
     experiment = content(events, "experiment").experiment
-    assert [info.name for info in experiment.hparam_infos if info.differs] == ["optim.lr"]
+    differs = [info.name for info in experiment.hparam_infos if info.differs]
+    assert len(experiment.hparam_infos) == columns
+    assert differs == (["model"] if swept else ["optim.lr"])
     assert {info.name.tag for info in experiment.metric_infos} >= {
         "valid/perplexity", "test/perplexity", "test/bits_per_byte",
     }  # fmt: skip

@@ -78,7 +78,7 @@ def run(config: TrainConfig) -> float | None:
         held.enter_context(directory.logging())
         held.enter_context(directory.summarised(counted.standing))
         directory.describe(start.run_text, list(call.overrides), machine(counted.model.device))
-        counted.writer.begin(start.hyper_parameters(), call.chosen)
+        counted.writer.begin(start.hyper_parameters(), call.given, call.swept)
         announce(counted, call.overrides)
         with config.runtime.profiled(directory.path / "trace.json"):
             count(counted)

@@ -67,7 +67,7 @@ def train(config: TrainConfig, stop: StopFlag | None = None) -> Trainer:
         if start.resumed is None:
             directory.describe(start.run_text, list(call.overrides), machine(start.compute.device))
         with trainer.logs(start.resumed), stop.deferring():
-            trainer.writer.begin(start.hyper_parameters(), call.chosen)
+            trainer.writer.begin(start.hyper_parameters(), call.given, call.swept)
             announce(trainer, start, call.overrides)
             with start.config.runtime.profiled(directory.path / "trace.json"):
                 reason = trainer.fit()

@@ -28,9 +28,9 @@ class Invocation:
     swept: frozenset[str] = frozenset()
 
     @property
-    def chosen(self) -> frozenset[str]:
-        """What tells this run from others: what the multirun varies, else all that was given."""
-        return self.swept or frozenset(map(key_of, self.overrides))
+    def given(self) -> frozenset[str]:
+        """Names of what the command line says."""
+        return frozenset(map(key_of, self.overrides))
 
 
 _current: ContextVar[Invocation | None] = ContextVar("invocation", default=None)

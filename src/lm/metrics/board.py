@@ -1,8 +1,9 @@
 """What TensorBoard shows besides curves and texts: charts of several tags, and the table of runs.
 
-TensorBoard takes the columns of its HPARAMS tab from one run alone, the first that it meets, so
-that every run names them all; torch's own `hparams` writes truth values as numbers and gives the
-table no order.
+TensorBoard takes the columns of its HPARAMS tab from one run alone, the first that it meets, and
+shows the first five. So the runs of a multirun all name what it varies and nothing else, and any
+other run names all that it has, what its user gave first. torch's own `hparams` writes truth values
+as numbers and gives the table no order.
 """
 
 import re
@@ -75,15 +76,19 @@ def layout() -> dict[str, dict[str, tuple[str, list[str]]]]:
     }
 
 
-def session_start(values: HyperParameters, chosen: Collection[str]) -> list[Summary]:
+def session_start(
+    values: HyperParameters, given: Collection[str], swept: Collection[str]
+) -> list[Summary]:
     """A run's line in the table of runs, and the table's columns.
 
     Args:
-        chosen: names in `values` that tell the run from others; their columns come first.
+        given: names in `values` that the user gave.
+        swept: names in `values` that a multirun varies; none for a single run.
     """
+    columns = {name: value for name, value in values.items() if name in swept} or values
     experiment = Experiment(
         hparam_infos=[
-            _column(name, value, differs=name in chosen) for name, value in sorted(values.items())
+            _column(name, value, differs=name in given) for name, value in sorted(columns.items())
         ],
         metric_infos=[
             MetricInfo(name=MetricName(tag=tag), display_name=name)
