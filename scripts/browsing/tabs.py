@@ -31,7 +31,7 @@ def settle(page: Any) -> None:
 
 
 def time_series(page: Any, address: str, pinned: Sequence[str]) -> list[str]:
-    """The tags that have a card, with `pinned` on top, without smoothing or the settings."""
+    """The tags of the cards in sight, `pinned` on top, without smoothing or the settings."""
     cards = json.dumps([{"plugin": "scalars", "tag": tag} for tag in pinned])
     open_tab(page, address, "timeseries", query=f"smoothing=0&pinnedCards={quote(cards)}")
     page.wait_for_selector("scalar-card line-chart canvas")
@@ -70,12 +70,14 @@ def hparams(page: Any, address: str) -> list[dict[str, str]]:
 
 
 def texts(page: Any, address: str, tag: str) -> list[str]:
-    """The texts of a tag, a run after the other, each with its step."""
+    """The texts of a tag, one run after the other, the newest first."""
     open_tab(page, address, "text", state=f"&tagFilter={quote(f'^{tag}')}")
     page.wait_for_selector("tf-text-loader tf-markdown-view", state="attached")
     settle(page)
-    views = page.locator("tf-text-loader tf-markdown-view #markdown")
-    return [text.strip() for text in views.all_text_contents()]
+    # What the filter does not match stays on the page, in categories further down.
+    matching = page.locator("tf-category-paginated-view").first
+    views = matching.locator("tf-text-loader tf-markdown-view #markdown").all_text_contents()
+    return [text.strip() for text in views if text.strip()]
 
 
 def images(page: Any, address: str) -> int:
