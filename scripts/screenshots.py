@@ -14,6 +14,9 @@ from browsing import tabs
 from browsing.server import browser, missing, tensorboard
 from PIL import Image
 
+SIZE = (1280, 720)
+SIZES = {"custom scalars": (1500, 960), "hparams": (1720, 620)}
+"""Pixels of the window: all of the layout, all columns of the table."""
 PINNED = ("valid/loss", "train/loss")
 # Enough for text and lines; a full palette is three times as large.
 _COLOURS = 128
@@ -38,6 +41,9 @@ def main() -> int:
             if tab not in there:
                 print(f"{tab}: these runs have none")
                 continue
+            page.set_viewport_size(
+                dict(zip(("width", "height"), SIZES.get(tab, SIZE), strict=True))
+            )
             seen = look(page, address)
             path = arguments.folder / f"{tab.replace(' ', '_')}.png"
             size = keep(page, path)

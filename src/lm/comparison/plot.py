@@ -61,7 +61,7 @@ def draw(lines: Sequence[Line], axis: Axis, measure: Measure, path: PurePath) ->
 
     names = list(dict.fromkeys(line.name for line in lines))
     entries = [fill(name, _WIDTH) for name in names[:_NAMED]]
-    columns = max(1, min(len(entries), 3, 150 // (max(map(len, entries), default=0) + 12)))
+    columns = max(1, min(len(entries), 5, 150 // (max(map(len, entries), default=0) + 12)))
     rows = sum(1 + entry.count("\n") for entry in entries) / columns
     figure = Figure(figsize=(9, 5 + 0.2 * rows), dpi=110, layout="constrained")
     axes = figure.add_subplot()
