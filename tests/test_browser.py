@@ -16,9 +16,6 @@ STEPS = 6
 
 pytestmark = [
     pytest.mark.slow,
-    # playwright's own event loop closes its sockets when the collector comes by.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
 
 

@@ -164,6 +164,7 @@ def _check_events(
             of them could see different files.
         interpolations: may be in it.
     """
+    check_scalar = _check_number if interpolations else _check_scalar
     depth = scalars = 0
     loader = loader_type(text)
     while loader.check_event():
@@ -174,9 +175,7 @@ def _check_events(
             raise _refusal(path, f"uses the YAML tag {shown(event.tag)}")
         if isinstance(event, yaml.ScalarEvent):
             tag = loader.resolve(yaml.ScalarNode, event.value, event.implicit)
-            if "${" in event.value and not interpolations:
-                raise _refusal(path, f"holds the interpolation {shown(event.value)}")
-            _check_scalar(path, event.value, tag)
+            check_scalar(path, event.value, tag)
             scalars += 1
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
@@ -187,6 +186,12 @@ def _check_events(
 
 
 def _check_scalar(path: Path, value: str, tag: str) -> None:
+    if "${" in value:
+        raise _refusal(path, f"holds the interpolation {shown(value)}")
+    _check_number(path, value, tag)
+
+
+def _check_number(path: Path, value: str, tag: str) -> None:
     # 1:59:59:… is a number to YAML, and costs the square of its length.
     if tag in _NUMBERS and len(value) > MAX_DIGITS:
         raise _refusal(path, f"holds a number of {len(value):,} digits")
