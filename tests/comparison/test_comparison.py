@@ -131,6 +131,12 @@ def test_approximate_validation_and_unfinished_runs_are_said_aloud() -> None:
     assert "lm train resume=<run>" in said
 
 
+def test_the_excess_is_what_a_run_is_above_the_floor_of_its_text() -> None:
+    found = table(changed(run("a"), test=Outcome(loss=1.75, floor=1.5)), run("b", seed=2))
+    assert column(found, "test_excess") == [0.25, None]
+    assert "0.2500" in written(found, Format.text)
+
+
 # Formats
 
 

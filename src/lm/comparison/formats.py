@@ -10,7 +10,7 @@ from enum import Enum
 from lm.comparison.table import Cell, Ends, Spread, Table, records
 from lm.errors import on_one_line
 
-_DIGITS = {"loss": 4, "byte": 4, "perplexity": 2, "interval": 2}
+_DIGITS = {"loss": 4, "byte": 4, "floor": 4, "excess": 4, "perplexity": 2, "interval": 2}
 """Digits behind the point by the last word of a column's name; 0 for the other measured ones."""
 
 

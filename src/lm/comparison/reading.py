@@ -44,12 +44,21 @@ class Outcome:
         loss: nats per token.
         perplexity, bits_per_byte: as in `lm.metrics.perplexity.Score`.
         interval: of the perplexity.
+        floor: nats per token that no model can be below, of a generated text.
     """
 
     loss: float | None = None
     perplexity: float | None = None
     bits_per_byte: float | None = None
     interval: tuple[float, float] | None = None
+    floor: float | None = None
+
+    @property
+    def excess(self) -> float | None:
+        """Nats per token above the floor; None where there is none."""
+        if self.loss is None or self.floor is None:
+            return None
+        return self.loss - self.floor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +133,7 @@ def read_run(path: Path, fields: Mapping[str, Any]) -> Run:
                 loss=_number(metrics, "test/loss"),
                 perplexity=_number(metrics, "test/perplexity"),
                 bits_per_byte=_number(metrics, "test/bits_per_byte"),
+                floor=_number(metrics, "test/floor"),
             ),
             path / EVALUATION,
         ),
@@ -160,6 +170,7 @@ def _with_interval(test: Outcome, path: Path) -> Outcome:
         perplexity=_number(found, "perplexity"),
         bits_per_byte=_number(found, "bits_per_byte"),
         interval=_interval(found.get("interval")),
+        floor=test.floor,
     )
 
 

@@ -153,6 +153,8 @@ def _numbers(run: Run) -> dict[str, Cell]:
         "test_perplexity": test.perplexity,
         "test_perplexity_interval": None if test.interval is None else Ends(*test.interval),
         "test_bits_per_byte": test.bits_per_byte,
+        "test_floor": test.floor,
+        "test_excess": test.excess,
     }
 
 
