@@ -8,7 +8,7 @@ from textwrap import fill
 from typing import Any
 
 from lm.comparison.curves import Axis, Course, Measure
-from lm.errors import ConfigError
+from lm.errors import ConfigError, on_one_line
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
@@ -60,7 +60,8 @@ def draw(lines: Sequence[Line], axis: Axis, measure: Measure, path: PurePath) ->
     from matplotlib.figure import Figure
 
     names = list(dict.fromkeys(line.name for line in lines))
-    entries = [fill(name, _WIDTH) for name in names[:_NAMED]]
+    # A dollar sign would begin a formula.
+    entries = [fill(on_one_line(name).replace("$", r"\$"), _WIDTH) for name in names[:_NAMED]]
     columns = max(1, min(len(entries), 5, 150 // (max(map(len, entries), default=0) + 12)))
     rows = sum(1 + entry.count("\n") for entry in entries) / columns
     figure = Figure(figsize=(9, 5 + 0.2 * rows), dpi=110, layout="constrained")

@@ -101,13 +101,6 @@ def read_run(path: Path, fields: Mapping[str, Any]) -> Run:
     """
     summary = _summary(path / SUMMARY)
     state = _newest_state(path)
-    status = as_text(summary.get("status"), "summary.status")
-    if status not in STATUSES:
-        raise CheckpointError(
-            f"{path / SUMMARY}: no status is called {shown(status)}", "Was it written by lm?"
-        )
-    if status == "running" and living_owner(path / "lock") is None:
-        status = KILLED
     # A run under way has not summed itself up; its newest checkpoint says where it stood.
     progress = as_object(state.get("progress", {}), "state.progress")
     known = {
@@ -116,27 +109,18 @@ def read_run(path: Path, fields: Mapping[str, Any]) -> Run:
         **{name: progress.get(name) for name in ("tokens", "seconds", "best_step")},
         **summary,
     }
-    metrics = as_object(known.get("metrics", {}), "summary.metrics")
     tokenizer = state.get("tokenizer")
     return Run(
         path=path,
         fields=fields,
-        status=status,
+        status=_status(summary, path),
         parameters=_count(known, "parameters"),
         steps=_count(known, "steps"),
         tokens=_count(known, "tokens"),
         seconds=_number(known, "seconds"),
         best_step=_count(known, "best_step"),
         best_loss=_number(known, "best_valid_loss"),
-        test=_with_interval(
-            Outcome(
-                loss=_number(metrics, "test/loss"),
-                perplexity=_number(metrics, "test/perplexity"),
-                bits_per_byte=_number(metrics, "test/bits_per_byte"),
-                floor=_number(metrics, "test/floor"),
-            ),
-            path / EVALUATION,
-        ),
+        test=_test(as_object(known.get("metrics", {}), "summary.metrics"), path / EVALUATION),
         data=as_texts(state.get("data", {}), "state.data"),
         tokenizer=None if tokenizer is None else as_text(tokenizer, "state.tokenizer"),
     )
@@ -149,6 +133,17 @@ def _summary(path: Path) -> dict[str, Any]:
         return as_object(json.loads(text, parse_constant=lambda name: None), "summary")
 
 
+def _status(summary: dict[str, Any], path: Path) -> str:
+    status = as_text(summary.get("status"), "summary.status")
+    if status not in STATUSES:
+        raise CheckpointError(
+            f"{path / SUMMARY}: no status is called {shown(status)}", "Was it written by lm?"
+        )
+    if status == "running" and living_owner(path / "lock") is None:
+        return KILLED
+    return status
+
+
 def _newest_state(path: Path) -> dict[str, Any]:
     """The newest checkpoint's state; empty where there is no checkpoint yet."""
     folder = CheckpointFolder(path / "checkpoints")
@@ -157,8 +152,18 @@ def _newest_state(path: Path) -> dict[str, Any]:
     return read_json_object(folder.find("last") / "state.json", _MOST)
 
 
-def _with_interval(test: Outcome, path: Path) -> Outcome:
-    """What `lm evaluate` found on the test split, if it is of the same weights."""
+def _test(metrics: dict[str, Any], path: Path) -> Outcome:
+    """What training found on the test split, or what `lm evaluate` did if of the same weights.
+
+    Args:
+        path: of the latter, which has an interval.
+    """
+    test = Outcome(
+        loss=_number(metrics, "test/loss"),
+        perplexity=_number(metrics, "test/perplexity"),
+        bits_per_byte=_number(metrics, "test/bits_per_byte"),
+        floor=_number(metrics, "test/floor"),
+    )
     if not path.exists():
         return test
     found = as_object(read_json_object(path, _MOST).get("test", {}), "evaluation.test")
