@@ -116,6 +116,12 @@ def test_the_fast_reader_has_the_strict_ones_limits(
         flat_config(path)
 
 
+def test_a_component_without_fields_has_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("schemas: {tokenizer: byte}\nseed: 1\ntokenizer: {}\n")
+    assert flat_config(path) == {"tokenizer": "byte", "seed": 1}
+
+
 def test_the_environment_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET", "hunter2")
     path = tmp_path / "config.yaml"

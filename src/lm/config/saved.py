@@ -98,7 +98,8 @@ def flat_config(path: Path) -> dict[str, Any]:
     schemas = content.pop("schemas", None)
     if not isinstance(schemas, dict):
         raise _refusal(path, "names no schemas")
-    return {**schemas, **flatten(content)}
+    # A component without fields is an empty leaf of its group's name.
+    return {**schemas, **flatten(content), **schemas}
 
 
 def saved_config(text: str, path: Path) -> DictConfig:
