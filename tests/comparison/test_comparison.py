@@ -61,6 +61,9 @@ def test_what_does_not_act_is_no_difference() -> None:
     counted = run(**{"model": "ngram", "trainer.window": 5})
     assert differing([counted, run(**{"trainer.window": 7})]) == ["model"]
     assert described(counted, ["model", "trainer.window"]) == "model=ngram"
+    odd = run(**{"model.tied": True, "model.sizes": [1, 2], "x.lr": 1e-3, "y.lr": None})
+    fields = ["model.tied", "model.sizes", "x.lr", "y.lr"]
+    assert described(odd, fields) == "tied=true, sizes=[1, 2], x.lr=0.001, y.lr=null"
 
 
 def test_seeds_become_one_row_with_mean_and_deviation() -> None:

@@ -23,6 +23,8 @@ _SETTLED = 0.05
 # With more lines a legend is larger than the picture.
 _NAMED = 30
 _WIDTH = 100
+# That stand side by side in a legend, the samples of lines counted as 12.
+_CHARACTERS = 124
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,7 @@ def draw(lines: Sequence[Line], axis: Axis, measure: Measure, path: PurePath) ->
     names = list(dict.fromkeys(line.name for line in lines))
     # A dollar sign would begin a formula.
     entries = [fill(on_one_line(name).replace("$", r"\$"), _WIDTH) for name in names[:_NAMED]]
-    columns = max(1, min(len(entries), 5, 150 // (max(map(len, entries), default=0) + 12)))
+    columns = max(1, min(len(entries), 5, _CHARACTERS // (max(map(len, entries), default=0) + 12)))
     rows = sum(1 + entry.count("\n") for entry in entries) / columns
     figure = Figure(figsize=(9, 5 + 0.2 * rows), dpi=110, layout="constrained")
     axes = figure.add_subplot()

@@ -19,7 +19,7 @@ _NO_DIFFERENCE = frozenset(
         "name", "resume", "runs", "runtime.cache", "trainer.bar", "trainer.keep",
         "trainer.log_every", "trainer.sample_prompt", "trainer.sample_temperature",
         "trainer.sample_tokens", "trainer.save_every", "trainer.save_in_background",
-        "trainer.tokens_axis",
+        "trainer.test", "trainer.tokens_axis",
     }
 )  # fmt: skip
 # A model that is counted takes no notice of them.
@@ -122,7 +122,11 @@ def described(run: Run, fields: Sequence[str]) -> str:
     last = [name.rpartition(".")[2] for name in fields]
     short = {n: end if last.count(end) == 1 else n for n, end in zip(fields, last, strict=True)}
     acting = _acting(run)
-    return ", ".join(f"{short[name]}={_value(run, name)}" for name in fields if name in acting)
+    values = {name: _value(run, name) for name in fields if name in acting}
+    return ", ".join(
+        f"{short[name]}={str(value).lower() if isinstance(value, bool) else value}"
+        for name, value in values.items()
+    )
 
 
 def _value(run: Run, name: str) -> Cell:
