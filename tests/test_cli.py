@@ -369,6 +369,21 @@ def test_a_multirun_gives_each_job_its_directory(command: Recorder) -> None:
     assert command.overrides[1] == ("model=gru", "seed=5", "name='sweep'")
 
 
+def test_a_job_knows_what_its_multirun_varies(command: Recorder) -> None:
+    seen: list[frozenset[str]] = []
+
+    def look() -> None:
+        call = invocation()
+        assert call is not None
+        seen.append(call.swept)
+
+    command.act = look
+    assert main(["train", "-m", "model=rnn,gru", "seed=5", "name=one, not two"]) == 0
+    assert seen == [frozenset({"model"})] * 2
+    assert main(["train", "seed=5", "optim.lr=0.1"]) == 0
+    assert seen[2] == frozenset()
+
+
 def test_a_multirun_leaves_only_what_its_jobs_left(command: Recorder, tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     assert main(["train", "-m", "seed=1,2", "name=nothing"]) == 0

@@ -1,5 +1,6 @@
 """The step and the loop: accumulation, limits, statistics, stopping, early stopping."""
 
+import json
 import signal
 from pathlib import Path
 
@@ -140,6 +141,16 @@ def test_the_second_signal_leaves_at_once() -> None:
 def test_a_signal_before_training_leaves_at_once() -> None:
     with StopFlag().listening(), pytest.raises(Stopped, match="SIGTERM before training began"):
         signal.raise_signal(signal.SIGTERM)
+
+
+def test_the_clipping_threshold_is_logged_where_there_is_one(tmp_path: Path) -> None:
+    for name, norm in (("clipped", 0.7), ("free", None)):
+        Recipe(tmp_path, trainer={"log_every": 7, "clip": ClipConfig(norm=norm)}).run(name)
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        rows = [json.loads(line) for line in lines]
+        logged = [row for row in rows if "optim/gradient_norm" in row]
+        assert logged
+        assert {row.get("optim/clip_threshold") for row in logged} == {norm}
 
 
 def test_tensorboard_of_a_resumed_run_has_every_point_once(tmp_path: Path) -> None:

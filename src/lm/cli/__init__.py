@@ -16,6 +16,7 @@ VERBS = {
     "evaluate": "exact loss, perplexity and bits per byte of a run; method=all for every method",
     "inspect": "gradients over lag, gates, effective context, updates: run=RUN or run=[A,B]",
     "generate": "sample text from a run",
+    "compare": "runs side by side: lm compare RUN…, what differs, what came of it, curves",
     "import": "turn pytorch/examples-style weights into a run: lm import PATH vocabulary=FILE",
 }
 
@@ -83,6 +84,11 @@ def inspect() -> int:
 def generate() -> int:
     """`lm-generate`."""
     return _run("generate", sys.argv[1:])
+
+
+def compare() -> int:
+    """`lm-compare`."""
+    return _run("compare", sys.argv[1:])
 
 
 def import_() -> int:

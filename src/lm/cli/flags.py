@@ -12,6 +12,9 @@ from lm.cli import VERBS
 from lm.cli.rows import with_recipe
 from lm.errors import ConfigError
 
+LISTED = {"compare": "runs", "inspect": "run"}
+"""Verb → the field that takes its positional arguments, one or several runs."""
+
 
 def read_flags(verb: str, arguments: Sequence[str]) -> tuple[Namespace, list[str]]:
     """Hydra's flags as parsed, overrides prepared, and the flags as given."""
@@ -41,13 +44,36 @@ def read_flags(verb: str, arguments: Sequence[str]) -> tuple[Namespace, list[str
         flags.overrides = with_recipe(flags.overrides, needed=runs_jobs(flags))
         if flags.multirun:
             raise ConfigError("lm reproduce runs one row, once", "Call it for each without -m.")
+    places: list[str] = []
+    listed = LISTED.get(verb)
+    if listed is not None:
+        places, flags.overrides = _places(flags.overrides, listed)
+        if flags.multirun:
+            raise ConfigError(
+                f"lm {verb} shows runs side by side, once", "Drop -m; give it all the runs."
+            )
     lists = config.path_lists(config.ROOTS[verb])
     flags.overrides = [
         config.prepare(text, lists=lists, sweep=flags.multirun) for text in flags.overrides
     ]
+    if places:
+        flags.overrides.append(f"{listed}={config.path_list(places)}")
     if flags.help:
         flags.overrides.append(f"hydra.help.header={config.free_text(f'lm {verb}: {VERBS[verb]}')}")
     return flags, rest
+
+
+def _places(arguments: Sequence[str], field: str) -> tuple[list[str], list[str]]:
+    """The runs of `lm compare a b runs=[c,d]`, which is all that is no override, and the rest."""
+    places, overrides = [], []
+    for argument in arguments:
+        if not config.is_override(argument):
+            places.append(argument)
+        elif config.key_of(argument) == field:
+            places += config.path_items(argument.partition("=")[2])
+        else:
+            overrides.append(argument)
+    return places, overrides
 
 
 def runs_jobs(flags: Namespace) -> bool:

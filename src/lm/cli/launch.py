@@ -53,12 +53,16 @@ def train(overrides: Sequence[str] = ()) -> float | None:
 
 
 def run_job(
-    verb: str, composed: DictConfig, overrides: Sequence[str], job_directory: Path | None = None
+    verb: str,
+    composed: DictConfig,
+    overrides: Sequence[str],
+    job_directory: Path | None = None,
+    swept: frozenset[str] = frozenset(),
 ) -> float | None:
     """Parse the configuration and run the verb's command."""
     command = import_module(module_of(verb))
     parsed = config.parse(composed, config.ROOTS[verb])
-    call = config.Invocation(composed, tuple(overrides), job_directory)
+    call = config.Invocation(composed, tuple(overrides), job_directory, swept)
     with config.invoking(call), _console():
         result: float | None = command.run(parsed)
         return result
@@ -86,7 +90,7 @@ def launch(verb: str, arguments: Sequence[str]) -> int:
         raised = (HydraException, OmegaConfBaseException)
     elif flags.cfg or flags.help:
         config.compose(root, overrides, extra_dir=extra_dir)
-    task = _Task(verb)
+    task = _Task(verb, frozenset() if single else config.swept_keys(flags.overrides))
     with held, config.explained(root, overrides, raised=raised):
         if single is None:
             code = _call_hydra(verb, task, [*overrides, *given], plain=not flags.help)
@@ -127,6 +131,7 @@ class _Task:
     """What Hydra calls for each job."""
 
     verb: str
+    swept: frozenset[str]
     owner: int = field(default_factory=os.getpid)
     codes: list[int] = field(default_factory=list)
     failure: Exception | None = None
@@ -143,7 +148,7 @@ class _Task:
             str(context.job.num) if context.sweep.subdir == "." else context.sweep.subdir
         )
         try:
-            return run_job(self.verb, composed, overrides, own)
+            return run_job(self.verb, composed, overrides, own, self.swept)
         except Exception as error:
             if os.getpid() != self.owner:
                 raise  # the launcher carries it to the process that counts

@@ -78,7 +78,7 @@ def run(config: TrainConfig) -> float | None:
         held.enter_context(directory.logging())
         held.enter_context(directory.summarised(counted.standing))
         directory.describe(start.run_text, list(call.overrides), machine(counted.model.device))
-        counted.writer.begin(start.hyper_parameters(), set(map(key_of, call.overrides)))
+        counted.writer.begin(start.hyper_parameters(), call.given, call.swept)
         announce(counted, call.overrides)
         with config.runtime.profiled(directory.path / "trace.json"):
             count(counted)
@@ -150,6 +150,7 @@ def count(run: Count) -> None:
     model.levels = [level for level, _ in levels]
     run.progress.tokens = streams.targets_per_epoch
     run.progress.seconds = time.perf_counter() - started
+    run.writer.scalars(0, run.progress.tokens, {tags.SECONDS: run.progress.seconds})
     described = [describe(length, *level) for length, level in enumerate(levels, start=1)]
     log.info("%s", "\n".join(described))
     run.writer.text(0, run.progress.tokens, tags.PARAMETERS, "\n".join(described))
@@ -190,7 +191,6 @@ def save(run: Count) -> None:
 
 def finish(run: Count) -> None:
     """Record the numbers, and say what to try next."""
-    run.writer.scalars(0, run.progress.tokens, {tags.SECONDS: run.progress.seconds})
     run.writer.scalars(0, run.progress.tokens, {"valid/best_loss": run.final["valid/best_loss"]})
     run.writer.end()
     run.directory.summarise("done", reason="counted", metrics=run.final, **run.standing())

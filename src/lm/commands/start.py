@@ -99,7 +99,7 @@ class Start:
         return chosen_schemas(self.composed) | {
             name: value
             for name, value in flatten(self.plain_config()).items()
-            if isinstance(value, bool | str | float | int) and name not in PATH_FIELDS
+            if isinstance(value, bool | str | float | int) and name not in {"name", *PATH_FIELDS}
         }
 
     def load_data(self) -> Prepared:

@@ -12,7 +12,7 @@ from torch import nn
 from lm.checkpoint import read_any
 from lm.commands import count
 from lm.commands.start import Start, begin
-from lm.config import TrainConfig, command_line, invocation, job_directory, key_of
+from lm.config import TrainConfig, command_line, invocation, job_directory
 from lm.data.streams import Streams
 from lm.errors import CheckpointError, ConfigError
 from lm.evaluation import evaluate
@@ -67,7 +67,7 @@ def train(config: TrainConfig, stop: StopFlag | None = None) -> Trainer:
         if start.resumed is None:
             directory.describe(start.run_text, list(call.overrides), machine(start.compute.device))
         with trainer.logs(start.resumed), stop.deferring():
-            trainer.writer.begin(start.hyper_parameters(), set(map(key_of, call.overrides)))
+            trainer.writer.begin(start.hyper_parameters(), call.given, call.swept)
             announce(trainer, start, call.overrides)
             with start.config.runtime.profiled(directory.path / "trace.json"):
                 reason = trainer.fit()

@@ -18,13 +18,23 @@ from lm.config.composition import (
 )
 from lm.config.fields import PATH_FIELDS, TEXT_FIELDS, path_lists
 from lm.config.invocation import Invocation, invocation, invoking, job_directory
-from lm.config.overrides import command_line, free_text, is_override, key_of, prepare
+from lm.config.overrides import (
+    command_line,
+    free_text,
+    is_override,
+    key_of,
+    path_items,
+    path_list,
+    prepare,
+    swept_keys,
+)
 from lm.config.parsing import narrowed, parse
 from lm.config.recipe import recipe_changes, same_run
 from lm.config.registry import load_plugins, register, schema_named
 from lm.config.resume import resume_config
 from lm.config.roots import (
     ROOTS,
+    CompareConfig,
     EvaluateConfig,
     GenerateConfig,
     ImportConfig,
@@ -37,6 +47,7 @@ from lm.config.roots import (
 from lm.config.saved import (
     chosen_schemas,
     dump,
+    flat_config,
     load_config,
     parse_saved,
     portable_config,
@@ -48,6 +59,7 @@ __all__ = [
     "ROOTS",
     "TEXT_FIELDS",
     "VERSION_BASE",
+    "CompareConfig",
     "Composed",
     "EvaluateConfig",
     "GenerateConfig",
@@ -65,6 +77,7 @@ __all__ = [
     "config_dir",
     "dump",
     "explained",
+    "flat_config",
     "free_text",
     "invocation",
     "invoking",
@@ -77,6 +90,8 @@ __all__ = [
     "narrowed",
     "parse",
     "parse_saved",
+    "path_items",
+    "path_list",
     "path_lists",
     "portable_config",
     "prepare",
@@ -86,5 +101,6 @@ __all__ = [
     "same_run",
     "saved_config",
     "schema_named",
+    "swept_keys",
     "unresolved",
 ]

@@ -20,6 +20,7 @@ PATH_FIELDS = frozenset(
         "interpolate",
         "output",
         "path",
+        "plot",
         "record",
         "resume",
         "run",

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from lm.config.overrides import key_of
+
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
@@ -17,11 +19,18 @@ class Invocation:
         config: the composed configuration, interpolations unresolved.
         overrides: the command line's, in Hydra's grammar.
         job_directory: where the run belongs if that is settled, as in a multirun; not created yet.
+        swept: names of what a multirun varies; none for a single run.
     """
 
     config: DictConfig
     overrides: tuple[str, ...] = ()
     job_directory: Path | None = None
+    swept: frozenset[str] = frozenset()
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Names of what the command line says."""
+        return frozenset(map(key_of, self.overrides))
 
 
 _current: ContextVar[Invocation | None] = ContextVar("invocation", default=None)

@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from lm.config.fields import PATH_FIELDS, TEXT_FIELDS
@@ -26,6 +27,16 @@ _OPEN_MAPPINGS = ("lr_scales",)
 def key_of(override: str) -> str:
     """`model.bias` of `+model.bias=3`, `model` of `model@other=lstm` and of `~model`."""
     return override.lstrip("+~").partition("=")[0].partition("@")[0]
+
+
+def swept_keys(overrides: Sequence[str]) -> frozenset[str]:
+    """The names that have several values: `model` and `seed` of `model=rnn,lstm seed=1,2 name=x`.
+
+    Raises:
+        OverrideParseException: one is none of Hydra's grammar.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return frozenset(key_of(o.input_line or "") for o in parsed if o.is_sweep_override())
 
 
 def is_override(argument: str) -> bool:
@@ -74,7 +85,16 @@ def _free_list(value: str, sweep: bool) -> str:
     """One path, or several in brackets, as a list of quoted paths."""
     if value == "null" or (sweep and _SWEEP.fullmatch(value)):
         return value
-    items = _items(value[1:-1]) if value[:1] == "[" and value[-1:] == "]" else [value]
+    return path_list(path_items(value))
+
+
+def path_items(value: str) -> list[str]:
+    """The paths that a user gives: one, or several in brackets."""
+    return _items(value[1:-1]) if value[:1] == "[" and value[-1:] == "]" else [value]
+
+
+def path_list(items: Sequence[str]) -> str:
+    """Paths as a list of Hydra's grammar."""
     return "[" + ",".join(quote(_literal(item, keep_environment=True)) for item in items) + "]"
 
 

@@ -78,6 +78,30 @@ def load_config(path: Path) -> DictConfig:
     return saved_config(read_text(path, MAX_BYTES), path)
 
 
+def flat_config(path: Path) -> dict[str, Any]:
+    """A saved configuration by dotted names, to look at and not to build from.
+
+    The names of components stand under those of their groups: `model` → `lstm`. Some milliseconds
+    instead of a hundred: no schema is asked whether such a field exists, and the parser is the
+    fast one where PyYAML has it. A run's own file may hold interpolations; they stay text.
+
+    Raises:
+        CheckpointError: as `saved_config`.
+    """
+    text = read_text(path, MAX_BYTES)
+    loader_type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    with contained(path):
+        _check_events(path, text, loader_type, interpolations=True)
+        content = loader_type(text).get_single_data()
+    if not isinstance(content, dict):
+        raise _refusal(path, "is not a mapping")
+    schemas = content.pop("schemas", None)
+    if not isinstance(schemas, dict):
+        raise _refusal(path, "names no schemas")
+    # A component without fields is an empty leaf of its group's name.
+    return {**schemas, **flatten(content), **schemas}
+
+
 def saved_config(text: str, path: Path) -> DictConfig:
     """A saved configuration, shaped like `TrainConfig`, without Hydra.
 
@@ -131,22 +155,28 @@ def _plain_content(text: str, path: Path) -> dict[str, Any]:
         return plain(content)
 
 
-def _check_events(path: Path, text: str) -> None:
+def _check_events(
+    path: Path, text: str, loader_type: Any = yaml.SafeLoader, *, interpolations: bool = False
+) -> None:
     """Walk the file without building it, so that a bomb costs nothing.
 
-    By the very parser that OmegaConf builds it with: two of them could see different files.
+    Args:
+        loader_type: the very parser that it will be built with (OmegaConf's is PyYAML's own): two
+            of them could see different files.
+        interpolations: may be in it.
     """
+    check_scalar = _check_number if interpolations else _check_scalar
     depth = scalars = 0
-    loader = yaml.SafeLoader(text)
+    loader = loader_type(text)
     while loader.check_event():
-        event = loader.get_event()  # type: ignore[no-untyped-call]
+        event = loader.get_event()
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
             raise _refusal(path, "uses YAML aliases")
         if getattr(event, "tag", None) is not None:
             raise _refusal(path, f"uses the YAML tag {shown(event.tag)}")
         if isinstance(event, yaml.ScalarEvent):
-            tag = loader.resolve(yaml.ScalarNode, event.value, event.implicit)  # type: ignore[no-untyped-call]
-            _check_scalar(path, event.value, tag)
+            tag = loader.resolve(yaml.ScalarNode, event.value, event.implicit)
+            check_scalar(path, event.value, tag)
             scalars += 1
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
@@ -159,6 +189,10 @@ def _check_events(path: Path, text: str) -> None:
 def _check_scalar(path: Path, value: str, tag: str) -> None:
     if "${" in value:
         raise _refusal(path, f"holds the interpolation {shown(value)}")
+    _check_number(path, value, tag)
+
+
+def _check_number(path: Path, value: str, tag: str) -> None:
     # 1:59:59:… is a number to YAML, and costs the square of its length.
     if tag in _NUMBERS and len(value) > MAX_DIGITS:
         raise _refusal(path, f"holds a number of {len(value):,} digits")

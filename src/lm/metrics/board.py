@@ -1,8 +1,9 @@
 """What TensorBoard shows besides curves and texts: charts of several tags, and the table of runs.
 
-TensorBoard takes the columns of its HPARAMS tab from one run alone, the first that it meets, so
-that every run names them all; torch's own `hparams` writes truth values as numbers and gives the
-table no order.
+TensorBoard takes the columns of its HPARAMS tab from one run alone, the first that it meets, and
+shows the first five. So the runs of a multirun all name what it varies and nothing else, and any
+other run names all that it has, what its user gave first. torch's own `hparams` writes truth values
+as numbers and gives the table no order.
 """
 
 import re
@@ -75,16 +76,19 @@ def layout() -> dict[str, dict[str, tuple[str, list[str]]]]:
     }
 
 
-def session_start(values: HyperParameters, changed: Collection[str]) -> list[Summary]:
+def session_start(
+    values: HyperParameters, given: Collection[str], swept: Collection[str]
+) -> list[Summary]:
     """A run's line in the table of runs, and the table's columns.
 
     Args:
-        changed: names in `values` that the user gave; their columns come first.
+        given: names in `values` that the user gave.
+        swept: names in `values` that a multirun varies; none for a single run.
     """
+    columns = {name: value for name, value in values.items() if name in swept} or values
     experiment = Experiment(
         hparam_infos=[
-            HParamInfo(name=name, type=_type(value), differs=name in changed)
-            for name, value in sorted(values.items())
+            _column(name, value, differs=name in given) for name, value in sorted(columns.items())
         ],
         metric_infos=[
             MetricInfo(name=MetricName(tag=tag), display_name=name)
@@ -113,10 +117,14 @@ def session_end() -> Summary:
     return _summary(metadata.SESSION_END_INFO_TAG, ended)
 
 
-def _type(value: bool | str | float | int) -> int:
+def _column(name: str, value: bool | str | float | int, *, differs: bool) -> HParamInfo:
     if isinstance(value, bool):
-        return int(DATA_TYPE_BOOL)
-    return int(DATA_TYPE_STRING if isinstance(value, str) else DATA_TYPE_FLOAT64)
+        column = HParamInfo(name=name, type=DATA_TYPE_BOOL, differs=differs)
+        column.domain_discrete.extend([False, True])
+        return column
+    # Which other words there are is for the other runs to say: a list would hide them.
+    kind = DATA_TYPE_STRING if isinstance(value, str) else DATA_TYPE_FLOAT64
+    return HParamInfo(name=name, type=kind, differs=differs)
 
 
 def _summary(tag: str, content: HParamsPluginData) -> Summary:

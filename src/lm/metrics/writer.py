@@ -89,17 +89,20 @@ class MetricsWriter:
         if finite.numel():
             self._board.add_histogram(tag, finite.numpy(), self._x(step, tokens))
 
-    def begin(self, values: board.HyperParameters, changed: Collection[str]) -> None:
+    def begin(
+        self, values: board.HyperParameters, given: Collection[str], swept: Collection[str]
+    ) -> None:
         """Lay out the charts, and enter the run into the table of runs, once in its life.
 
         In this very run rather than in a sub-run, as torch's `add_hparams` has it.
 
         Args:
-            changed: names in `values` that the user gave.
+            given: names in `values` that the user gave.
+            swept: names in `values` that a multirun varies; none for a single run.
         """
         if not self._resumed:
             self._board.add_custom_scalars(board.layout())
-            self._add(*board.session_start(values, changed))
+            self._add(*board.session_start(values, given, swept))
 
     def end(self) -> None:
         """Say in the table of runs that this one is done."""

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from lm.config.roots.compare import CompareConfig
 from lm.config.roots.evaluate import EvaluateConfig
 from lm.config.roots.generate import GenerateConfig
 from lm.config.roots.import_ import ImportConfig
@@ -15,6 +16,7 @@ from lm.config.roots.training import (
 
 __all__ = [
     "ROOTS",
+    "CompareConfig",
     "EvaluateConfig",
     "GenerateConfig",
     "ImportConfig",
@@ -32,6 +34,7 @@ ROOTS: dict[str, type[Any]] = {
     "evaluate": EvaluateConfig,
     "inspect": InspectConfig,
     "generate": GenerateConfig,
+    "compare": CompareConfig,
     "import": ImportConfig,
 }
 """Verb → root schema."""
