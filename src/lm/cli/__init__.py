@@ -15,6 +15,7 @@ VERBS = {
     "verify-resume": "interrupt a run of your configuration, continue it, compare every bit",
     "evaluate": "exact loss, perplexity and bits per byte of a run; method=all for every method",
     "generate": "sample text from a run",
+    "score": "surprisal by word or token of a text, or an n-best list ranked anew",
     "import": "turn pytorch/examples-style weights into a run: lm import PATH vocabulary=FILE",
 }
 
@@ -77,6 +78,11 @@ def evaluate() -> int:
 def generate() -> int:
     """`lm-generate`."""
     return _run("generate", sys.argv[1:])
+
+
+def score() -> int:
+    """`lm-score`."""
+    return _run("score", sys.argv[1:])
 
 
 def import_() -> int:

@@ -30,6 +30,7 @@ from lm.config.roots import (
     ImportConfig,
     Interruption,
     ReproduceConfig,
+    ScoreConfig,
     TrainConfig,
     VerifyResumeConfig,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "Interruption",
     "Invocation",
     "ReproduceConfig",
+    "ScoreConfig",
     "TrainConfig",
     "VerifyResumeConfig",
     "compose",

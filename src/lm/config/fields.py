@@ -20,6 +20,7 @@ PATH_FIELDS = PATH_LISTS | frozenset(
         "data.train",
         "data.valid",
         "init_from",
+        "input",
         "output",
         "path",
         "record",

@@ -5,6 +5,7 @@ from typing import Any
 from lm.config.roots.evaluate import EvaluateConfig
 from lm.config.roots.generate import GenerateConfig
 from lm.config.roots.import_ import ImportConfig
+from lm.config.roots.score import ScoreConfig
 from lm.config.roots.training import (
     Interruption,
     ReproduceConfig,
@@ -19,6 +20,7 @@ __all__ = [
     "ImportConfig",
     "Interruption",
     "ReproduceConfig",
+    "ScoreConfig",
     "TrainConfig",
     "VerifyResumeConfig",
 ]
@@ -29,6 +31,7 @@ ROOTS: dict[str, type[Any]] = {
     "verify-resume": VerifyResumeConfig,
     "evaluate": EvaluateConfig,
     "generate": GenerateConfig,
+    "score": ScoreConfig,
     "import": ImportConfig,
 }
 """Verb → root schema."""
