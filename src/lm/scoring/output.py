@@ -73,9 +73,14 @@ class JsonLines(Rows):
     """Null for what is not available; bytes that are no UTF-8 are replaced."""
 
     def lines(self, table: Table) -> list[str]:
-        columns = [[plain(value) for value in table[name]] for name in self.columns]
-        rows = (dict(zip(self.columns, row, strict=True)) for row in zip(*columns, strict=True))
-        return [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+        ordered = {name: table[name] for name in self.columns}
+        return [json.dumps(row, ensure_ascii=False) + "\n" for row in records(ordered)]
+
+
+def records(table: Table) -> list[dict[str, object]]:
+    """The rows of a table, as JSON and Python have them."""
+    columns = [[plain(value) for value in values] for values in table.values()]
+    return [dict(zip(table, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def rows_in(format_: Format, columns: Sequence[str], write: Callable[[str], object]) -> Rows:

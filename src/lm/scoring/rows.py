@@ -13,7 +13,6 @@ it, both over the next token:
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,8 +30,6 @@ from lm.scoring.units import NEWLINE, Layout, Level, Units
 
 # Column → its values, in the order of rows; bytes are text, NaN and None not available.
 Table = dict[str, list[object]]
-
-Number = TypeVar("Number", np.int64, np.float64)
 
 _PLACES = ("byte_start", "byte_end")
 _WORD = (
@@ -79,9 +76,11 @@ class Assembler:
         self._held = joined_tokens([self._held, tokens])
         self._measures = joined_measures([self._measures, measures])
         rows = self._rows(math.nan)
-        if len(rows.units.first) < 2:
-            return {}
         count = len(rows.units.first) - 1
+        if self.level is Level.token:  # what white space belongs to is yet to come
+            count = min(count, rows.layout.last_settled)
+        if count < 1:
+            return {}
         first = int(rows.units.first[count])
         place = int(min(rows.units.start[count], self._held.spans[first, 0]))
         return self._take(rows, count, first, place)
@@ -109,7 +108,7 @@ class Assembler:
 
     def _take(self, rows: "_Rows", count: int, first: int, place: int) -> Table:
         """The first rows, and keep what begins at a token and a byte."""
-        table = {name: rows.column(name)[:count] for name in self._columns}
+        table = {name: rows.column(name)[:count] for name in self._columns} if count else {}
         done, self._held = self._held.split(first, place)
         self._measures = self._measures.of(slice(first, None))
         self._place.pass_by(done.text, rows.layout)
@@ -221,7 +220,7 @@ class _Rows:
     def tokens(self) -> NDArray[np.int64]:
         """How many tokens, in partial sums those that are predicted."""
         if self._partial:
-            return self._sum((~np.isnan(self._measures.nats)).astype(np.int64))
+            return self._count(~np.isnan(self._measures.nats))
         return self._last - self.units.first + 1
 
     def words(self) -> NDArray[np.int64]:
@@ -232,14 +231,11 @@ class _Rows:
 
     def unknown(self) -> NDArray[np.int64]:
         """How many tokens are unknown."""
-        return self._sum(self._tokens.unknown.astype(np.int64))
+        return self._count(self._tokens.unknown)
 
-    def _sum(self, values: NDArray[Number]) -> NDArray[Number]:
-        """Over the tokens of each unit."""
-        if not len(values):
-            return values
-        total: NDArray[Number] = np.add.reduceat(values, self.units.first)
-        return total
+    def _count(self, which: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """How many tokens of each unit."""
+        return np.add.reduceat(which, self.units.first, dtype=np.int64)
 
     def surprisal(self) -> NDArray[np.float64]:
         """In bits."""
@@ -248,7 +244,7 @@ class _Rows:
     @cached_property
     def _nats(self) -> NDArray[np.float64]:
         nats = self._measures.nats
-        return self._sum(np.nan_to_num(nats) if self._partial else nats)
+        return np.add.reduceat(np.nan_to_num(nats) if self._partial else nats, self.units.first)
 
     def perplexity(self) -> NDArray[np.float64]:
         """Per token."""

@@ -1,6 +1,7 @@
 """A text to rows: encode, read, divide, some of it at a time."""
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import Enum
 
@@ -97,6 +98,12 @@ class Scorer:
                 yield from self._read_pool(pool)
                 pool, count = [], 0
         yield from self._read_pool(pool)
+
+    def texts(self, text: bytes, state: Carry) -> Iterator[Table]:
+        """A text that is at hand."""
+        if state is Carry.carry:
+            return self.stream([Part(text)])
+        return self.lines([Part(line)] for line in re.findall(rb"[^\n]*\n|[^\n]+", text))
 
     def _read_pool(self, pool: list[Tokens]) -> Iterator[Table]:
         if not pool:

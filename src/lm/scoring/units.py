@@ -71,6 +71,7 @@ class Layout:
         own = np.where(self.is_text, letter, newline)
         settled = np.flatnonzero(self.is_text | self.is_newline)
         # What is neither belongs where the next one does that is; after the last, to the end.
+        self.last_settled = int(settled[-1]) if len(settled) else 0
         heir = _next(settled, np.arange(len(own)), -1)
         self.of_word = np.append(self.is_text, False)[heir]
         self.byte = np.append(own, length)[heir]
@@ -94,7 +95,7 @@ class Layout:
     def units(self, level: Level) -> Units:
         """The stretch divided."""
         start, end = self.tokens.spans.T
-        if level is Level.token:
+        if level is Level.token or not len(start):
             return Units(np.arange(len(start)), start, end)
         if level is Level.sentence:
             return self._sentences()
