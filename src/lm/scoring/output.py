@@ -18,6 +18,9 @@ _ESCAPES = {
     for code in (*range(0x20), ord("\\"), *range(0x7F, 0xA0), 0x2028, 0x2029)
 } | {0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0x100)}
 
+# JSON lets these stand, and readers that divide a text into lines do not.
+_JSON_ESCAPES = {code: f"\\u{code:04x}" for code in (0x85, 0x2028, 0x2029)}
+
 
 class Format(Enum):
     """What is written.
@@ -74,7 +77,8 @@ class JsonLines(Rows):
 
     def lines(self, table: Table) -> list[str]:
         ordered = {name: table[name] for name in self.columns}
-        return [json.dumps(row, ensure_ascii=False) + "\n" for row in records(ordered)]
+        rows = (json.dumps(row, ensure_ascii=False) for row in records(ordered))
+        return [row.translate(_JSON_ESCAPES) + "\n" for row in rows]
 
 
 def records(table: Table) -> list[dict[str, object]]:
