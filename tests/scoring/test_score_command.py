@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -207,6 +209,7 @@ def _files() -> Iterator[None]:
         (["format=nbest", "level=token"], 2, "level has no effect with format=nbest"),
         (["adaptive=true"], 2, "adaptive=true needs dynamic.lr"),
         (["dynamic.lr=1"], 2, "dynamic has no effect with adaptive=false"),
+        (["adaptive=true", *LEARNING, "window=9"], 2, "window has no effect with adaptive=true"),
         (["adaptive=true", *LEARNING, "state=reset"], 2, "Set state=carry"),
         (["state=reset", "begin=false"], 2, "begin=false asks for none"),
         (["output=read.txt"], 2, "output=read.txt is the input"),
@@ -225,3 +228,37 @@ def test_a_mistake_gives_its_code_one_line_and_leaves_nothing(
     assert "Traceback" not in said.err
     assert said.out == ""
     assert tree() == before
+
+
+_MEASURED = """
+import resource, sys
+from lm.cli import main
+code = main(sys.argv[1:])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+raise SystemExit(code)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("state", ["carry", "reset"])
+def test_memory_does_not_grow_with_the_text(state: str) -> None:
+    """Ten megabytes take what one takes, and say as much about each."""
+    megabytes = {}
+    for size in (1, 10):
+        copies = size * (1 << 20) // len(TEXT)
+        Path("long.txt").write_text(TEXT * copies)
+        command = [
+            "score", "run=a", "input=long.txt", "output=long.tsv", f"state={state}",
+            "runtime.threads=1", "runtime.device=cpu",
+        ]  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-c", _MEASURED, *command],
+            env={**os.environ, "PYTHONPATH": str(Path(lm.__file__).parents[1])},
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        megabytes[size] = int(done.stdout)
+        with Path("long.tsv").open() as rows:
+            assert sum(1 for _ in rows) == 1 + copies * (len(TEXT.split()) + TEXT.count("\n"))
+    assert megabytes[10] < megabytes[1] + 60, megabytes

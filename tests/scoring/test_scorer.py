@@ -18,6 +18,9 @@ from scoring_problem import (
 )
 
 from lm.data.corpus import Unit
+from lm.errors import NumericError
+from lm.models import CELLS
+from lm.models.recurrent_config import HeadKind
 from lm.scoring import scorer as scorer_module
 from lm.scoring.rows import COLUMNS
 from lm.scoring.scorer import Carry, Scorer
@@ -166,8 +169,6 @@ def test_a_line_longer_than_a_window_keeps_its_state() -> None:
 def test_every_head_and_any_columns_give_the_same_numbers(
     tmp_path: Path, head: str, columns: tuple[str, ...]
 ) -> None:
-    from lm.models.recurrent_config import HeadKind
-
     tokenizer = tokenizer_of("word")
     model = model_of(tokenizer.vocab_size, head=HeadKind[head])
     wanted = evaluated(tmp_path, TEXTS["unknown"], "word", model=model)
@@ -194,3 +195,15 @@ def test_unknown_words_are_flagged_and_those_that_are_written_so_are_not() -> No
     assert rows["text"] == [b"the", b"zebra", b"<unk>", b"dog", b"\n"]
     assert scorer.totals.num_unknown == 2
     assert "2 tokens (40.0%) are unknown" in scorer.totals.describe_unknown("<unk>")
+
+
+@pytest.mark.parametrize("state", Carry)
+def test_a_diverged_model_is_an_error_and_no_missing_value(state: Carry) -> None:
+    tokenizer = tokenizer_of("word")
+    model = CELLS["rnn"](embedding_size=4, hidden_size=4).build(tokenizer.vocab_size, seed=1)
+    model.requires_grad_(False).embedding.weight.fill_(math.nan)
+    for columns in (("surprisal",), ("surprisal", "rank")):
+        with pytest.raises(NumericError, match="NaN"):
+            scored(
+                TEXTS["plain"], "word", Level.word, model=model, state=state, columns=columns
+            )  # fmt: skip

@@ -6,6 +6,7 @@ reading  tokens to nats, entropy and rank: one stream, or many sentences side by
 units    tokens to words and sentences
 rows     units to columns of numbers, in the order of the text
 scorer   all of these, one after the other
+totals   what all of a text comes to
 nbest    hypotheses of a recogniser, ranked anew
 output   tables as text
 """

@@ -7,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lm.errors import NumericError
 from lm.models import LanguageModel
 from lm.models.assessment import Assessment, Expected, joined
 from lm.models.base import State
@@ -167,7 +168,17 @@ def _of_sentence(nats: _Numbers, entropy: _Numbers, rank: _Numbers, length: int)
     return Measures(nats[:length], entropy[:length], rank[:length], after)
 
 
-def _numbers(expected: Expected) -> list[NDArray[np.float64]]:
-    """Nats, entropies and ranks in float64 on the CPU."""
+def _numbers(expected: Expected) -> list[_Numbers]:
+    """Nats, entropies and ranks in float64 on the CPU.
+
+    Raises:
+        NumericError: the model's output is no distribution.
+    """
     parts = (expected.nll, expected.entropy, expected.rank)
-    return [part.cpu().double().numpy() for part in parts]
+    nats, entropy, rank = (part.cpu().double().numpy() for part in parts)
+    if not np.isfinite(nats).all():
+        raise NumericError(
+            "the model gives NaN or infinity: its weights diverged",
+            "Use a checkpoint from before that; with adaptive=true, set a lower dynamic.lr.",
+        )
+    return [nats, entropy, rank]

@@ -100,6 +100,7 @@ class ScoreConfig:
         if not self.adaptive:
             self._no_effect(("dynamic", "changed_data"), "adaptive=false", "adaptive=true")
             return
+        self._no_effect(("window",), "adaptive=true", "dynamic.segment in its place")
         for name in ("lr", "decay"):
             if getattr(self.dynamic, name) is None:
                 raise ConfigError(
