@@ -1,7 +1,7 @@
 """Hypotheses are ranked by score + weight · ln p + word_bonus · words."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import pytest
 import torch
@@ -92,6 +92,22 @@ def test_a_model_of_the_language_finds_the_sentence() -> None:
 def test_what_is_no_list_is_refused_with_its_line(lines: list[bytes], message: str) -> None:
     with pytest.raises(DataError, match=message):
         ranked(Rescoring(), lines)
+
+
+def test_from_a_pipe_each_id_is_ranked_when_the_next_begins() -> None:
+    arrived: list[bytes] = []
+
+    def lines() -> Iterator[list[Part]]:
+        for line in LISTS:
+            arrived.append(line)
+            yield [Part(line, awaited=True)]
+
+    tokenizer = tokenizer_of("word")
+    rescorer = Rescorer(model_of(tokenizer.vocab_size), tokenizer, Rescoring())
+    tables = rescorer.ranked(lines(), "a pipe", at_once=True)
+    assert next(tables)["id"] == [b"u1"] * 3
+    assert arrived == LISTS[:5]
+    assert together(tables)["id"] == [b"u2"] * 2
 
 
 def test_unknown_words_are_counted() -> None:

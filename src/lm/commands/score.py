@@ -119,7 +119,9 @@ def rescore(config: ScoreConfig, loaded: Loaded, write: Callable[[str], object])
         loaded.model, loaded.tokenizer, config.rescoring(), window=config.window
     )  # fmt: skip
     lines = lines_of(config.input, loaded.tokenizer.cut)
-    for table in rescorer.ranked(lines, name_of(config.input)):
+    for table in rescorer.ranked(
+        lines, name_of(config.input), at_once=config.input == STANDARD_INPUT
+    ):
         rows.write(table)
     check_tokens(rescorer.totals, config.input)
     return rescorer.totals

@@ -89,11 +89,14 @@ class Rescorer:
         self._model, self._tokenizer, self._rule, self._window = model, tokenizer, rule, window
         self._predict = predictor(model, detailed=False)
 
-    def ranked(self, lines: Iterable[list[Part]], name: str) -> Iterator[Table]:
+    def ranked(
+        self, lines: Iterable[list[Part]], name: str, *, at_once: bool = False
+    ) -> Iterator[Table]:
         """Tables of hypotheses, by id in the order of the lines, the best first.
 
         Args:
             name: of what the lines are from, for messages.
+            at_once: rank each id when its last line is there, rather than many together.
 
         Raises:
             DataError: a line is no hypothesis, or the lines of an id do not stand together.
@@ -101,7 +104,7 @@ class Rescorer:
         pool: list[Hypothesis] = []
         for group in _groups(lines, name):
             pool += group
-            if len(pool) >= _POOL:
+            if at_once or len(pool) >= _POOL:
                 yield self._table(pool)
                 pool = []
         if pool:
