@@ -19,9 +19,9 @@ from lm.runtime.device import find_device
 from lm.runtime.randomness import generator
 from lm.runtime.untrusted import as_texts
 from lm.sampling import SamplingConfig, generate
+from lm.scoring.columns import COLUMNS
 from lm.scoring.output import records
 from lm.scoring.reading import Reader, predictor
-from lm.scoring.rows import COLUMNS
 from lm.scoring.scorer import Carry, Scorer
 from lm.scoring.units import Level
 from lm.training.identity import compare_fingerprints, fingerprints

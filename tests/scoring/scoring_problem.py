@@ -1,5 +1,6 @@
 """Texts, tokenizers and models that the tests of scoring share."""
 
+import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from lm.data.tokenizers import (
 from lm.evaluation import evaluate
 from lm.models import CELLS, LanguageModel, RecurrentModel
 from lm.models.ngram import NgramConfig
-from lm.scoring.rows import COLUMNS, Table
+from lm.scoring.columns import COLUMNS, Table
 from lm.scoring.scorer import Carry, Scorer
 from lm.scoring.units import Level
 
@@ -50,8 +51,6 @@ def tokenizer_of(kind: str) -> Tokenizer:
     if kind == "word":
         words = sorted({word.encode() for word in TRAINED_ON.split()})
         return WordTokenizer([*words, b"<eos>", b"<unk>"], b"<unk>", 1)
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "train.txt")
         path.write_text(TRAINED_ON, encoding="utf-8")

@@ -5,8 +5,8 @@ import io
 import json
 import math
 
+from lm.scoring.columns import Table
 from lm.scoring.output import Format, field, rows_in
-from lm.scoring.rows import Table
 
 TABLE: Table = {
     "text": [b'a"b', b"\t\n\\", "é\u2028".encode(), b"\xff"],

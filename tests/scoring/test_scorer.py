@@ -22,7 +22,7 @@ from lm.errors import NumericError
 from lm.models import CELLS
 from lm.models.recurrent_config import HeadKind
 from lm.scoring import scorer as scorer_module
-from lm.scoring.rows import COLUMNS
+from lm.scoring.columns import COLUMNS
 from lm.scoring.scorer import Carry, Scorer
 from lm.scoring.source import Part
 from lm.scoring.units import Level

@@ -18,10 +18,10 @@ from lm.loading import Loaded
 from lm.models import RecurrentModel
 from lm.run_directory import RunDirectory
 from lm.runtime.files import file_atomically, storage_errors
+from lm.scoring.columns import Table
 from lm.scoring.nbest import COLUMNS, Rescorer
 from lm.scoring.output import Format, rows_in
 from lm.scoring.reading import Predict
-from lm.scoring.rows import Table
 from lm.scoring.scorer import Carry, Scorer
 from lm.scoring.source import STANDARD_INPUT, lines_of, name_of, stream_of
 from lm.scoring.totals import Totals

@@ -4,7 +4,8 @@ source   text in pieces, from a file or as it comes through a pipe
 tokens   what a stretch of text is encoded to, and where each token lies in it
 reading  tokens to nats, entropy and rank: one stream, or many sentences side by side
 units    tokens to words and sentences
-rows     units to columns of numbers, in the order of the text
+columns  units to numbers: surprisal, entropy, rank, places
+rows     stretches to tables of these, in the order of the text
 scorer   all of these, one after the other
 totals   what all of a text comes to
 nbest    hypotheses of a recogniser, ranked anew

@@ -18,8 +18,8 @@ from operator import attrgetter
 from lm.data.tokenizers import Tokenizer
 from lm.errors import DataError
 from lm.models import LanguageModel
+from lm.scoring.columns import Table
 from lm.scoring.reading import STREAMS, predictor, read_sentences
-from lm.scoring.rows import Table
 from lm.scoring.source import Part
 from lm.scoring.tokens import encoded
 from lm.scoring.totals import Totals

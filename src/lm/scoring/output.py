@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from enum import Enum
 
-from lm.scoring.rows import Table
+from lm.scoring.columns import Table
 
 NOT_AVAILABLE = "NA"
 # Digits after the point: single tokens are exact to some 1e-6.

@@ -7,8 +7,9 @@ from enum import Enum
 
 from lm.data.tokenizers import Tokenizer
 from lm.models import LanguageModel
+from lm.scoring.columns import DETAILS, Table
 from lm.scoring.reading import STREAMS, Predict, Reader, predictor, read_sentences
-from lm.scoring.rows import DETAILS, Assembler, Table
+from lm.scoring.rows import Assembler
 from lm.scoring.source import Part
 from lm.scoring.tokens import (
     NO_TOKENS,

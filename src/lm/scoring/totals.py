@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lm.metrics.perplexity import exp
-from lm.scoring.rows import Table
+from lm.scoring.columns import Table
 from lm.scoring.tokens import Measures, Tokens
 from lm.scoring.units import IS_SPACE, NEWLINE
 

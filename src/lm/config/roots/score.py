@@ -8,9 +8,9 @@ from lm import checks
 from lm.errors import ConfigError
 from lm.evaluation.adaptation import DynamicConfig
 from lm.runtime.device import RuntimeConfig
+from lm.scoring.columns import COLUMNS, DEFAULT_COLUMNS
 from lm.scoring.nbest import Rescoring
 from lm.scoring.output import Format
-from lm.scoring.rows import COLUMNS, DEFAULT_COLUMNS
 from lm.scoring.scorer import Carry
 from lm.scoring.units import Level
 
