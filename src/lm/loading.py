@@ -8,17 +8,22 @@ from jaxtyping import Float
 from omegaconf import DictConfig
 from torch import Tensor
 
+from lm import checks
 from lm.checkpoint import Checkpoint, read_any
 from lm.config import TrainConfig, parse_saved, saved_config
 from lm.data.tokenizers import Tokenizer, tokenizer_from_json
 from lm.errors import DataError
 from lm.models import LanguageModel
 from lm.models.restore import check_fit, restored
-from lm.runtime.compute import exact_products
 from lm.runtime.device import find_device
 from lm.runtime.randomness import generator
 from lm.runtime.untrusted import as_texts
 from lm.sampling import SamplingConfig, generate
+from lm.scoring.columns import COLUMNS
+from lm.scoring.output import records
+from lm.scoring.reading import Reader, predictor
+from lm.scoring.scorer import Carry, Scorer
+from lm.scoring.units import Level
 from lm.training.identity import compare_fingerprints, fingerprints
 
 
@@ -68,7 +73,6 @@ class Loaded:
         raw = text.encode()
         return self.tokenizer.count_unknown(raw, self.tokenizer.encode(raw))
 
-    @torch.no_grad()
     def score(self, text: str) -> tuple[list[str], Float[Tensor, " N"]]:
         """The text's tokens but the first, which is context, and −log p of each in nats.
 
@@ -78,10 +82,44 @@ class Loaded:
         ids = self.tokenizer.encode(text.encode())
         if len(ids) < 2:
             raise DataError(f"{text!r} has {len(ids)} tokens", "Scoring needs at least 2.")
-        block = torch.from_numpy(ids).to(self.model.device)[:, None]
-        with exact_products():
-            output = self.model(block[:-1], block[1:])
-        return [self.tokenizer.token(int(i)) for i in ids[1:]], output.nll[:, 0].cpu()
+        found = Reader(self.model, predict=predictor(self.model, detailed=False)).read(ids)
+        nats = torch.from_numpy(found.nats[1:]).float()
+        return [self.tokenizer.token(int(i)) for i in ids[1:]], nats
+
+    def surprisal(
+        self,
+        text: str,
+        *,
+        level: str = "word",
+        state: str = "carry",
+        begin: bool = False,
+        window: int = 1024,
+    ) -> list[dict[str, object]]:
+        """The rows of `lm score`, by the names of its columns; None where there is no number.
+
+        Args:
+            level: `token`, `word`, `sentence` or `document`.
+            state: `carry` reads line after line, `reset` each by itself after a line end.
+            begin: put a line end before the text, so that its first token has a surprisal.
+            window: tokens per chunk; changes speed and memory, not the numbers.
+
+        Raises:
+            ConfigError: there is no such level or state.
+            DataError: the text has no tokens.
+        """
+        checks.one_of("level", level, Level.__members__)
+        checks.one_of("state", state, Carry.__members__)
+        columns = COLUMNS[Level[level]]
+        scorer = Scorer(
+            self.model, self.tokenizer, level=Level[level], columns=columns, window=window,
+            begin=begin,
+        )  # fmt: skip
+        tables = list(scorer.texts(text.encode(), Carry[state]))
+        if not scorer.totals.num_tokens:
+            raise DataError(f"{text!r} has no tokens", "Give it at least one word.")
+        if Level[level] is Level.document:
+            tables = [scorer.totals.table(columns)]
+        return [row for table in tables for row in records(table)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,7 +161,7 @@ def generate(
         prompt: empty begins after a line end, the begin symbol of every unit.
         stop: a sample ends before the first occurrence of these bytes.
     """
-    ids = tokenizer.encode(prompt).tolist() or [line_end(tokenizer)]
+    ids = tokenizer.encode(prompt).tolist() or [tokenizer.line_end]
     samples: list[list[int]] = [[] for _ in range(num_samples)]
     texts: list[bytes | None] = [None] * num_samples
     stream = stream_tokens(model, ids, num_samples, config or SamplingConfig(), draws)
@@ -189,9 +189,3 @@ def _until(tokenizer: Tokenizer, prompt: list[int], sample: list[int], stop: byt
         return None
     text = _continuation(tokenizer, prompt, sample)
     return text.split(stop)[0] if stop in text else None
-
-
-def line_end(tokenizer: Tokenizer) -> int:
-    """The token that ends a line, or 0 where no single one does."""
-    ids = tokenizer.encode(b"\n")
-    return int(ids[0]) if len(ids) == 1 else 0

@@ -93,6 +93,55 @@ def test_word_round_trip_of_canonical_text(lines: list[list[bytes]]) -> None:
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
+# Spans
+
+_WORDS = [b"a", b"b.c", b"<eos>", "ä".encode(), b"?"]
+
+
+@settings(deadline=None, max_examples=200)
+@given(text=texts)
+def test_spans_of_lossless_tokenizers_are_the_text_divided(bpe: BpeTokenizer, text: str) -> None:
+    raw = text.encode()
+    for tokenizer in (ByteTokenizer(), CharTokenizer("".join(sorted(set(text)))[1:], 1), bpe):
+        ids = tokenizer.encode(raw)
+        spans = tokenizer.spans(raw, ids)
+        assert spans.shape == (len(ids), 2)
+        assert [0, *spans[:, 1]] == [*spans[:, 0], len(raw)]  # no gap, no overlap
+        unknown = tokenizer.is_unknown(raw, ids, spans)
+        assert unknown.sum() == tokenizer.count_unknown(raw, ids)
+        for i, (start, end), missing in zip(ids, spans, unknown, strict=True):
+            assert missing or raw[start:end] == tokenizer.decode([int(i)])
+
+
+@given(st.lists(st.sampled_from([*_WORDS, b"new", b" ", b"\t", b"\r", b"\n", b"\x0b", b"\x1c"])))
+def test_spans_of_words_are_words_and_newlines(parts: list[bytes]) -> None:
+    text = b"".join(parts)
+    tokenizer = WordTokenizer(_WORDS, b"?", 1)
+    ids = tokenizer.encode(text)
+    spans = tokenizer.spans(text, ids)
+    found = [text[start:end] for start, end in spans]
+    assert b"".join(found) == text.translate(None, b" \t\r\v\f")
+    assert all(word == b"\n" or word.split() == [word] for word in found)
+    assert len(found) == len(ids)
+    unknown = tokenizer.is_unknown(text, ids, spans)
+    assert unknown.sum() == tokenizer.count_unknown(text, ids)
+    for word, i, missing in zip(found, ids, unknown, strict=True):
+        assert missing == (word not in (*_WORDS, b"\n"))
+        assert missing or tokenizer.words[i] == (b"<eos>" if word == b"\n" else word)
+
+
+@pytest.mark.parametrize("kind", ["byte", "bpe", "word", "char", "text8"])
+def test_the_line_end_is_the_token_of_a_newline(kind: str, bpe: BpeTokenizer) -> None:
+    tokenizer, wanted = {
+        "byte": (ByteTokenizer(), 10),
+        "bpe": (bpe, bpe.encode(b"\n").item()),
+        "word": (WordTokenizer(_WORDS, b"?", 1), 2),
+        "char": (CharTokenizer("\nab", 1), 1),
+        "text8": (CharTokenizer("ab", 1), 0),  # which has no lines: unknown
+    }[kind]
+    assert tokenizer.line_end == wanted
+
+
 def test_bpe_has_every_byte_and_merges_the_commonest_parts(bpe: BpeTokenizer) -> None:
     assert sorted(bpe.decode([i]) for i in range(256)) == [bytes([k]) for k in range(256)]
     assert {"\\n        ", " self", ".hidden"} & {bpe.token(i) for i in range(256, bpe.vocab_size)}

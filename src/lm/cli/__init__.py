@@ -17,6 +17,7 @@ VERBS = {
     "inspect": "gradients over lag, gates, effective context, updates: run=RUN or run=[A,B]",
     "generate": "sample text from a run",
     "compare": "runs side by side: lm compare RUN…, what differs, what came of it, curves",
+    "score": "surprisal by word or token of a text, or an n-best list ranked anew",
     "import": "turn pytorch/examples-style weights into a run: lm import PATH vocabulary=FILE",
 }
 
@@ -89,6 +90,11 @@ def generate() -> int:
 def compare() -> int:
     """`lm-compare`."""
     return _run("compare", sys.argv[1:])
+
+
+def score() -> int:
+    """`lm-score`."""
+    return _run("score", sys.argv[1:])
 
 
 def import_() -> int:

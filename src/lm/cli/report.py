@@ -14,6 +14,7 @@ _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ba
 _LESS_MEMORY = {
     "evaluate": "Lower window, streams or cache.window, or use another runtime.device.",
     "generate": "Lower num_samples, or use another runtime.device.",
+    "score": "Lower window, or use another runtime.device.",
     "import": "Free some memory: the weights have to fit.",
 }
 _LESS_IN_TRAINING = (

@@ -41,6 +41,7 @@ from lm.config.roots import (
     InspectConfig,
     Interruption,
     ReproduceConfig,
+    ScoreConfig,
     TrainConfig,
     VerifyResumeConfig,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "Interruption",
     "Invocation",
     "ReproduceConfig",
+    "ScoreConfig",
     "TrainConfig",
     "VerifyResumeConfig",
     "chosen_schemas",

@@ -18,6 +18,7 @@ PATH_FIELDS = frozenset(
         "data.valid",
         "init_from",
         "interpolate",
+        "input",
         "output",
         "path",
         "plot",

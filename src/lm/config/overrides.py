@@ -20,7 +20,9 @@ _SWEEP = re.compile(r"(choice|glob)\(.*\)", re.DOTALL)
 _ITEM = re.compile(
     r"""\s*(?:'((?:[^'\\]|\\.)*)'|"((?:[^"\\]|\\.)*)"|([^,]*?))\s*(?:,|$)""", re.DOTALL
 )
-_REQUIRED = frozenset({"checkpoint", "name", "path", "prompt", "run", "runs", "vocabulary"})
+_REQUIRED = frozenset(
+    {"checkpoint", "input", "name", "path", "prompt", "run", "runs", "vocabulary"}
+)
 _OPEN_MAPPINGS = ("lr_scales",)
 
 

@@ -42,7 +42,8 @@ class Document:
         """
         try:
             with self.path.open("rb") as file:
-                file.seek(self.start)
+                if self.start:  # a pipe cannot seek, and has no parts
+                    file.seek(self.start)
                 left = (1 << 62) if self.stop is None else self.stop - self.start
                 while left > 0 and (chunk := file.read(min(size, left))):
                     left -= len(chunk)

@@ -37,11 +37,13 @@ class Cut:
         forced: whether a text without a safe cut may be cut by force, between two UTF-8
             sequences; if not, it is an error.
         utf8: whether the text must be valid UTF-8.
+        after_newline: whether a cut after any newline is safe, whatever comes next.
     """
 
     safe: re.Pattern[bytes]
     forced: bool = True
     utf8: bool = False
+    after_newline: bool = True
 
 
 class Piece(NamedTuple):
@@ -118,7 +120,7 @@ def _divide(document: Document, cut: Cut, by_line: bool) -> Iterator[Piece]:
             end = _forced_cut(buffer, cut, document, offset)
         text = bytes(buffer[:end])
         if cut.utf8:
-            _check_utf8(text, document, offset)
+            check_utf8(text, document.path, offset)
         del buffer[:end]
         yield Piece(text, last=not buffer)
         offset += end
@@ -153,12 +155,17 @@ def _forced_cut(buffer: bytearray, cut: Cut, document: Document, offset: int) ->
     return limit
 
 
-def _check_utf8(text: bytes, document: Document, offset: int) -> None:
+def check_utf8(text: bytes, name: object, offset: int) -> None:
+    """Demand UTF-8 of the bytes of a text from an offset on.
+
+    Raises:
+        DataError: it is not; with the text's name and the byte offset.
+    """
     try:
         text.decode()
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{document.path}: invalid UTF-8 at byte offset {offset + error.start}",
+            f"{name}: invalid UTF-8 at byte offset {offset + error.start}",
             "Convert the file to UTF-8 or use tokenizer=byte.",
         ) from error
 

@@ -10,7 +10,7 @@ where R = √MS_g, the root of the mean square of gradients over training text: 
 move much in training are let move here, and are drawn back the more.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -22,6 +22,7 @@ from lm import checks
 from lm.data.streams import Streams, Window
 from lm.evaluation.text import Text
 from lm.models import LanguageModel
+from lm.models.assessment import Assessment
 from lm.models.base import State, detach
 from lm.models.language_model import Output
 from lm.runtime.choices import Choices
@@ -145,6 +146,33 @@ def loss_and_gradients(
         output = model(tokens, targets, state, resets=part.resets)
         gradients = torch.autograd.grad(output.objective, parameters, allow_unused=True)
     return Output(output.objective.detach(), output.nll.detach(), detach(output.state)), gradients
+
+
+@contextmanager
+def learning(
+    model: LanguageModel,
+    *,
+    lr: float,
+    decay: float,
+    scales: Sequence[Tensor] | None,
+    eps: float,
+) -> Iterator[Callable[[Tensor, Tensor, State | None], Assessment]]:
+    """Gives what predicts a segment [T, B] and then learns from it, as dynamic evaluation does.
+
+    Afterwards the model is what it was before.
+    """
+    with differentiable(model) as (parameters, trained):
+        update = Update(parameters, trained, lr=lr, decay=decay, scales=scales, eps=eps)
+
+        def predict(tokens: Tensor, targets: Tensor, state: State | None) -> Assessment:
+            found = model.assess(tokens, targets, state)
+            output, gradients = loss_and_gradients(
+                model, Window(tokens, targets), state, parameters
+            )
+            update(gradients)
+            return Assessment(replace(found.expected, nll=output.nll), output.state)
+
+        yield predict
 
 
 def root_mean_squares(model: LanguageModel, train: Text, config: DynamicConfig) -> list[Tensor]:

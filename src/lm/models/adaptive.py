@@ -89,7 +89,7 @@ class AdaptiveHead(Head):
         tied: Tensor | None,
         bias: bool,
     ) -> None:
-        super().__init__(tied=tied is not None)
+        super().__init__(vocab_size, tied=tied is not None)
         assert tied is None or config.divisor == 1
         self.edges = config.edges(vocab_size)
         self.register_buffer("rank", torch.arange(vocab_size))

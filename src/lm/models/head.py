@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
+from lm.models.assessment import Expected, joined, of_log_prob, of_softmax, rows_at_once
 from lm.models.embedding import TiedGradient, embed
 from lm.models.init import InitConfig, Scheme, fill, uniform_by_size
 from lm.models.kernels.nll import Way, linear_loss, linear_nll, ways
@@ -33,8 +34,9 @@ class Head(nn.Module):
 
     on_device = True
 
-    def __init__(self, *, tied: bool) -> None:
+    def __init__(self, vocab_size: int, *, tied: bool) -> None:
         super().__init__()
+        self.vocab_size = vocab_size
         self.tied = tied
         self.compute = Compute()
 
@@ -65,6 +67,13 @@ class Head(nn.Module):
     @abstractmethod
     def log_prob(self, features: Float[Tensor, "*N F"]) -> Float[Tensor, "*N V"]:
         """Log-probabilities of the whole vocabulary; what sampling and scoring use."""
+
+    @torch.no_grad()
+    def assess(self, features: Float[Tensor, "N F"], targets: Int[Tensor, " N"]) -> Expected:
+        """What the distributions say of their targets: nats, entropy and rank, each [N]."""
+        step = rows_at_once(self.vocab_size)
+        rows = [slice(begin, begin + step) for begin in range(0, len(features), step)]
+        return joined([of_log_prob(self.log_prob(features[k]), targets[k]) for k in rows])
 
     @abstractmethod
     def initialise(self, init: InitConfig, draws: Draws, counts: Int[Tensor, " V"] | None) -> None:
@@ -119,7 +128,7 @@ class SoftmaxHead(Head):
         bias: bool,
         smoothing: float = 0.0,
     ) -> None:
-        super().__init__(tied=tied is not None)
+        super().__init__(vocab_size, tied=tied is not None)
         self.smoothing = smoothing
         self.weight = tied if tied is not None else nn.Parameter(
             torch.empty(vocab_size, feature_size)
@@ -174,6 +183,9 @@ class SoftmaxHead(Head):
     def log_prob(self, features: Float[Tensor, "*N F"]) -> Float[Tensor, "*N V"]:
         x = project(features, self.projection)
         return nn.functional.linear(x, self.weight, self.bias).log_softmax(-1)
+
+    def assess(self, features: Float[Tensor, "N F"], targets: Int[Tensor, " N"]) -> Expected:
+        return of_softmax(project(features, self.projection), self.weight, self.bias, targets)
 
     def initialise(self, init: InitConfig, draws: Draws, counts: Int[Tensor, " V"] | None) -> None:
         plain = uniform_by_size(self.weight.shape[1])

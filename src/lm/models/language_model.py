@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from lm.errors import CheckpointError
+from lm.models.assessment import Assessment, Expected, joined, of_log_prob, rows_at_once
 from lm.models.base import State
 from lm.runtime.compute import Compute
 from lm.runtime.randomness import Noise
@@ -139,6 +140,23 @@ class LanguageModel(nn.Module):
         resets: Bool[Tensor, "T B"] | None = None,
     ) -> tuple[Float[Tensor, "T B V"], State]:
         """Log-probabilities of every word after each token, and the state after the window."""
+
+    @torch.no_grad()
+    def assess(
+        self,
+        tokens: Int[Tensor, "T B"],
+        targets: Int[Tensor, "T B"],
+        state: State | None = None,
+    ) -> Assessment:
+        """What the model expected before each target, and the state after the window."""
+        step = max(1, rows_at_once(self.vocab_size) // tokens.shape[1])
+        parts: list[Expected] = []
+        for begin in range(0, len(tokens), step):
+            rows = slice(begin, begin + step)
+            log_prob, state = self.log_prob(tokens[rows], state)
+            parts.append(of_log_prob(log_prob, targets[rows]))
+        assert state is not None, "a window has a step"
+        return Assessment(joined(parts), state)
 
     def tensors(self) -> dict[str, Tensor]:
         """What a checkpoint keeps of the model, by name."""

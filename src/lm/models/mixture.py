@@ -59,7 +59,7 @@ class MixtureHead(Head):
         bias: bool,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__(tied=tied is not None)
+        super().__init__(vocab_size, tied=tied is not None)
         self.config = config
         self.dropout = dropout
         inner = config.size or feature_size if tied is None else tied.shape[1]

@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from lm.models.assessment import Assessment
 from lm.models.base import Cell, LayerState, State
 from lm.models.dropout import DropoutConfig, drop_recurrent, drop_words, dropout
 from lm.models.embedding import TiedGradient, embed
@@ -145,6 +146,17 @@ class RecurrentModel(LanguageModel):
     ) -> tuple[Float[Tensor, "T B V"], State]:
         features, state = self.features(tokens, state, resets=resets)
         return self.head.log_prob(features), state
+
+    @torch.no_grad()
+    def assess(
+        self,
+        tokens: Int[Tensor, "T B"],
+        targets: Int[Tensor, "T B"],
+        state: State | None = None,
+    ) -> Assessment:
+        features, state = self.features(tokens, state)
+        found = self.head.assess(features.flatten(0, 1), targets.flatten())
+        return Assessment(found.view(targets.shape), state)
 
     def features(
         self,

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lm.errors import StorageError
 
@@ -52,10 +52,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Replace a small file so that a reader sees the old or the new content, never a part."""
+    with file_atomically(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def file_atomically(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that replaces `path` at the end; on an exception nothing is left behind."""
     beside = path.with_name(f".put-{path.name}-{uuid.uuid4().hex[:8]}")
     try:
         with beside.open("wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)

@@ -7,6 +7,7 @@ from lm.config.roots.evaluate import EvaluateConfig
 from lm.config.roots.generate import GenerateConfig
 from lm.config.roots.import_ import ImportConfig
 from lm.config.roots.inspect import InspectConfig
+from lm.config.roots.score import ScoreConfig
 from lm.config.roots.training import (
     Interruption,
     ReproduceConfig,
@@ -23,6 +24,7 @@ __all__ = [
     "InspectConfig",
     "Interruption",
     "ReproduceConfig",
+    "ScoreConfig",
     "TrainConfig",
     "VerifyResumeConfig",
 ]
@@ -35,6 +37,7 @@ ROOTS: dict[str, type[Any]] = {
     "inspect": InspectConfig,
     "generate": GenerateConfig,
     "compare": CompareConfig,
+    "score": ScoreConfig,
     "import": ImportConfig,
 }
 """Verb → root schema."""

@@ -80,6 +80,26 @@ class Tokenizer(ABC):
         """How many of the `ids` of `text` stand for something outside the vocabulary."""
         return 0 if self.unknown_id is None else int(np.count_nonzero(ids == self.unknown_id))
 
+    @abstractmethod
+    def spans(self, text: bytes, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Where in `text` each of its `ids` lies: first byte and the one after the last [N, 2].
+
+        Spans ascend and do not overlap; what lies between them is whitespace that the tokenizer
+        drops.
+        """
+
+    def is_unknown(
+        self, text: bytes, ids: NDArray[np.int64], spans: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Which of the `ids` of `text` stand for something outside the vocabulary [N]."""
+        return np.zeros(len(ids), np.bool_) if self.unknown_id is None else ids == self.unknown_id
+
+    @cached_property
+    def line_end(self) -> int:
+        """The token that ends a line and begins the next, or 0 where no single one does."""
+        ids = self.encode(b"\n")
+        return int(ids[0]) if len(ids) == 1 else 0
+
     def first_token_bytes(self, text: bytes, ids: NDArray[np.int64]) -> int:
         """How many bytes of `text` the first of its `ids` stands for."""
         return len(self.decode(ids[:1]))

@@ -37,7 +37,7 @@ PATTERN = (
 # length, and on a megabyte without a space it would learn for hours.
 LONGEST_LEARNED = 256
 # No part goes on from a letter or digit to a space or newline, and none looks across there.
-_CUT = Cut(re.compile(rb"(?<=[0-9A-Za-z])(?=[ \n])"), utf8=True)
+_CUT = Cut(re.compile(rb"(?<=[0-9A-Za-z])(?=[ \n])"), utf8=True, after_newline=False)
 
 
 def _byte_alphabet() -> dict[str, int]:
@@ -71,6 +71,7 @@ class BpeTokenizer(Tokenizer):
         self._bytes = [b""] * len(ids)
         for token, token_id in ids.items():
             self._bytes[token_id] = bytes([_BYTES[c] for c in token])
+        self._lengths = np.array([len(token) for token in self._bytes], np.int64)
         self._library = _library(ids, merges)
 
     @property
@@ -84,6 +85,10 @@ class BpeTokenizer(Tokenizer):
         decoded = [text.decode() for text in texts]
         encodings = self._library.encode_batch_fast(decoded, add_special_tokens=False)
         return [np.array(encoding.ids, np.int64) for encoding in encodings]
+
+    def spans(self, text: bytes, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        ends = np.cumsum(self._lengths[ids])
+        return np.stack([ends - self._lengths[ids], ends], axis=1)
 
     def decode(self, ids: Sequence[int] | NDArray[np.int64]) -> bytes:
         return b"".join([self._bytes[i] for i in ids])

@@ -26,6 +26,10 @@ class ByteTokenizer(Tokenizer):
     def encode(self, text: bytes) -> NDArray[np.int64]:
         return np.frombuffer(text, np.uint8).astype(np.int64)
 
+    def spans(self, text: bytes, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        starts = np.arange(len(ids), dtype=np.int64)
+        return np.stack([starts, starts + 1], axis=1)
+
     def decode(self, ids: Sequence[int] | NDArray[np.int64]) -> bytes:
         return bytes(map(int, ids))
 

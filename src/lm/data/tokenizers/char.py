@@ -46,6 +46,10 @@ class CharTokenizer(Tokenizer):
         ids: NDArray[np.int64] = self._ids[np.minimum(_code_points(text), len(self._ids) - 1)]
         return ids
 
+    def spans(self, text: bytes, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        starts = np.flatnonzero((np.frombuffer(text, np.uint8) & 0xC0) != 0x80)
+        return np.stack([starts, np.append(starts[1:], len(text))[: len(starts)]], axis=1)
+
     def decode(self, ids: Sequence[int] | NDArray[np.int64]) -> bytes:
         table = _REPLACEMENT + self.characters
         return "".join([table[i] for i in ids]).encode()

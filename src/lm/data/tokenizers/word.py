@@ -19,6 +19,7 @@ from lm.errors import ConfigError, DataError
 
 EOS = b"<eos>"
 _CUT = Cut(re.compile(rb"(?<=[ \t\n\r\v\f])"), forced=False)
+_TOKEN = re.compile(rb"\n|[^ \t\n\r\v\f]+")
 _FIRST = re.compile(rb"[ \t\r\v\f]*(?:\n|[^ \t\n\r\v\f]+)")
 
 
@@ -70,6 +71,18 @@ class WordTokenizer(Tokenizer):
     def encode(self, text: bytes) -> NDArray[np.int64]:
         words = _split(text)
         return np.fromiter(map(self._ids.__getitem__, words), np.int64, len(words))
+
+    def spans(self, text: bytes, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        found = [match.span() for match in _TOKEN.finditer(text)]
+        return np.array(found, np.int64).reshape(-1, 2)
+
+    def is_unknown(
+        self, text: bytes, ids: NDArray[np.int64], spans: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = ids == self.unknown_id
+        for k in np.flatnonzero(found):
+            found[k] = text[slice(*spans[k])] != self.unknown
+        return found
 
     def decode(self, ids: Sequence[int] | NDArray[np.int64]) -> bytes:
         eos = self._eos_id

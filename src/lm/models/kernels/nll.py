@@ -162,7 +162,7 @@ def _nll(x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Ten
     """nll in the weight's dtype, the products in that of x."""
     nll = weight.new_empty(len(targets))
     operand = weight.to(x.dtype)
-    for rows in _row_chunks(x, weight):
+    for rows in row_chunks(x, weight):
         _to_gradient(x[rows] @ operand.T, bias, targets[rows], nll[rows], None)
     return nll
 
@@ -187,9 +187,7 @@ def through_exponentials(
 ) -> Gradients:
     """nll and the gradients of features, weight and bias, by products in C."""
     operands = x, weight, bias, targets, share
-    found = (
-        native_loss.loss_and_gradients(*operands, _row_chunks(x, weight)) if weight_too else None
-    )
+    found = native_loss.loss_and_gradients(*operands, row_chunks(x, weight)) if weight_too else None
     return found or through_logits(*operands, weight_too=weight_too)
 
 
@@ -208,7 +206,7 @@ def through_logits(
     d_weight = torch.empty_like(weight) if weight_too else None
     d_bias = None if bias is None else torch.zeros_like(bias)
     operands = _Operands(weight, x.dtype)
-    chunks = list(_row_chunks(x, weight))
+    chunks = list(row_chunks(x, weight))
     buffer = x.new_empty(chunks[0].stop, len(weight))
     for rows in chunks:
         logits = buffer[: rows.stop - rows.start]
@@ -287,8 +285,8 @@ def _to_gradient(
             logits[some] = p
 
 
-def _row_chunks(x: Tensor, weight: Tensor) -> Iterator[slice]:
-    """Slices of the N rows."""
+def row_chunks(x: Tensor, weight: Tensor) -> Iterator[slice]:
+    """Slices of the N rows of x, whose logits are small enough to be reused."""
     step = max(LEAST_COLUMN_BYTES, CHUNK_BYTES // len(weight)) // x.itemsize
     for begin in range(0, len(x), step):
         yield slice(begin, min(begin + step, len(x)))

@@ -1,7 +1,7 @@
 /* The loops over time that Python and single torch operations are too slow for, and the softmax loss
  * with its products. Compiled on the machine where they run, for its instruction set
- * (lm.runtime.native); lm.models.kernels.native_cells, native_loss, native_gemm and native_softmax
- * call them.
+ * (lm.runtime.native); lm.models.kernels.native_cells, native_loss, native_gemm, native_softmax and
+ * native_assess call them.
  *
  * Each function takes one structure. There is a library for each choice of REAL, the type of state,
  * sums and point-wise arithmetic, OPERAND, that of the operands of products, and INTEGER, as wide as
@@ -20,6 +20,7 @@
 #include "rnn.h"
 #include "gemm.h"
 #include "softmax.h"
+#include "assess.h"
 #include "loss.h"
 
 /* Numbers of REAL in one vector, and streams that are computed together at the most. */
