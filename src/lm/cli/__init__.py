@@ -15,6 +15,7 @@ VERBS = {
     "verify-resume": "interrupt a run of your configuration, continue it, compare every bit",
     "evaluate": "exact loss, perplexity and bits per byte of a run; method=all for every method",
     "generate": "sample text from a run",
+    "export": "write a run as ONNX or torch programs: lm export run=RUN output=FOLDER",
     "import": "turn pytorch/examples-style weights into a run: lm import PATH vocabulary=FILE",
 }
 
@@ -32,7 +33,7 @@ usage: lm <verb> [group=option] [field=value] …
   lm <verb> --cfg job               the configuration that would be used
 
 exit codes: 0 done · 2 configuration · 3 data · 4 checkpoint · 5 non-finite training ·
-            6 storage · 7 out of memory · 8 a check failed (reproduction, resume, audit) ·
+            6 storage · 7 out of memory · 8 a check failed (reproduction, resume, audit, export) ·
             75 stopped by a signal, saved if there was anything to save
 LM_TRACEBACK=1 shows where an error comes from.
 """
@@ -77,6 +78,11 @@ def evaluate() -> int:
 def generate() -> int:
     """`lm-generate`."""
     return _run("generate", sys.argv[1:])
+
+
+def export() -> int:
+    """`lm-export`."""
+    return _run("export", sys.argv[1:])
 
 
 def import_() -> int:

@@ -26,6 +26,7 @@ from lm.config.resume import resume_config
 from lm.config.roots import (
     ROOTS,
     EvaluateConfig,
+    ExportConfig,
     GenerateConfig,
     ImportConfig,
     Interruption,
@@ -42,6 +43,7 @@ __all__ = [
     "VERSION_BASE",
     "Composed",
     "EvaluateConfig",
+    "ExportConfig",
     "GenerateConfig",
     "ImportConfig",
     "Interruption",

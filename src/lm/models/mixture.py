@@ -116,7 +116,7 @@ class MixtureHead(Head):
             term = logits.log_softmax(-1) + log_prior[:, k, None]
             total = term if total is None else torch.logaddexp(total, term)
         assert total is not None
-        return total.view(*features.shape[:-1], -1)
+        return total.view(*features.shape[:-1], len(self.weight))
 
     def initialise(self, init: InitConfig, draws: Draws, counts: Int[Tensor, " V"] | None) -> None:
         if not self.tied:

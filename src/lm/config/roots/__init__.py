@@ -3,6 +3,7 @@
 from typing import Any
 
 from lm.config.roots.evaluate import EvaluateConfig
+from lm.config.roots.export import ExportConfig
 from lm.config.roots.generate import GenerateConfig
 from lm.config.roots.import_ import ImportConfig
 from lm.config.roots.training import (
@@ -15,6 +16,7 @@ from lm.config.roots.training import (
 __all__ = [
     "ROOTS",
     "EvaluateConfig",
+    "ExportConfig",
     "GenerateConfig",
     "ImportConfig",
     "Interruption",
@@ -29,6 +31,7 @@ ROOTS: dict[str, type[Any]] = {
     "verify-resume": VerifyResumeConfig,
     "evaluate": EvaluateConfig,
     "generate": GenerateConfig,
+    "export": ExportConfig,
     "import": ImportConfig,
 }
 """Verb → root schema."""
