@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from torch.export import ExportedProgram
 from tqdm import tqdm
 
 from lm.data.corpus import Unit
@@ -26,6 +25,9 @@ from lm.models import LanguageModel, ModelConfig, RecurrentModel
 from lm.models.language_model import parameter_counts
 from lm.runtime.files import folder_atomically, storage_errors, write_atomically
 from lm.sampling import line_end
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
 FORMAT = 1
 """Of `config.json`."""
@@ -86,7 +88,7 @@ def export(subject: Subject, form: ExportFormat, output: Path) -> Agreement:
     check_free(output)
     bar = tqdm(total=_STAGES, desc="trace", disable=None, leave=False)
     with bar, storage_errors(f"write {output}"), _no_empty_parents(output):
-        found = dict(programs(model))
+        found = programs(model)
         with folder_atomically(output) as folder:
             _next(bar, "convert")
             runners = _write(model, found, form, folder)
@@ -99,7 +101,7 @@ def export(subject: Subject, form: ExportFormat, output: Path) -> Agreement:
 
 
 def _write(
-    model: RecurrentModel, found: dict[str, ExportedProgram], form: ExportFormat, folder: Path
+    model: RecurrentModel, found: "dict[str, ExportedProgram]", form: ExportFormat, folder: Path
 ) -> dict[str, Runner]:
     """Both programs in their format; what runs them as their user will."""
     if form is ExportFormat.onnx:
@@ -128,7 +130,7 @@ def _describe(
     files = {
         "config.json": _json(_config(subject, model, checked), indent=1),
         "initial_state.json": _json(state),
-        "tokenizer.json": _json(_vocabulary(subject.tokenizer)),
+        "tokenizer.json": _json(_describe_tokenizer(subject.tokenizer)),
         "README.md": readme(facts, form.value),
     }
     if form is ExportFormat.onnx:
@@ -161,7 +163,7 @@ def _config(subject: Subject, model: RecurrentModel, checked: Agreement) -> dict
     }
 
 
-def _vocabulary(tokenizer: Tokenizer) -> dict[str, object]:
+def _describe_tokenizer(tokenizer: Tokenizer) -> dict[str, object]:
     """Our own format; a byte-pair tokenizer as the library `tokenizers` reads it."""
     content = tokenizer.to_json()
     library = content.get("tokenizer")

@@ -5,22 +5,20 @@ one of your own too. The window is torch's `scan` over them, which keeps the num
 where a loop would be unrolled; the head sees all steps at once.
 """
 
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch._higher_order_ops.scan import scan
-from torch.export import Dim, ExportedProgram
-from torch.fx import GraphModule
 
 from lm.errors import ConfigError
 from lm.models import LanguageModel, RecurrentModel
 from lm.models.base import State
 
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
 WINDOW, STEP = "model", "step"
 """Names of the two programs."""
-
-_T, _B = Dim("T", min=1), Dim("B", min=1)
 
 
 def exportable(model: LanguageModel) -> RecurrentModel:
@@ -101,32 +99,37 @@ class WindowProgram(StepProgram):
             carried = [tensor.clone(memory_format=torch.contiguous_format) for tensor in after]
             return carried, features.clone()
 
+        from torch._higher_order_ops.scan import scan  # takes seconds, as torch.export below
+
         last, features = scan(advance, state, tokens)
         return self.model.head.log_prob(features), last
 
 
 @torch.no_grad()
-def programs(model: RecurrentModel) -> Mapping[str, ExportedProgram]:
+def programs(model: RecurrentModel) -> "dict[str, ExportedProgram]":
     """Both programs by name, with T and B left open."""
+    from torch.export import Dim, export
+
     example = flat(model, model.initial_state(3))
     start = [tensor.clone() for tensor in example]  # a learned one is a view of a single row
     tokens = torch.zeros(4, 3, dtype=torch.int64, device=model.device)
-    open_state = [{0: _B}] * len(start)
+    steps, streams = Dim("T", min=1), Dim("B", min=1)
+    state = [{0: streams}] * len(start)
     found = {
-        WINDOW: torch.export.export(
-            WindowProgram(model), (tokens, start), dynamic_shapes=({0: _T, 1: _B}, open_state)
+        WINDOW: export(
+            WindowProgram(model), (tokens, start), dynamic_shapes=({0: steps, 1: streams}, state)
         ),
-        STEP: torch.export.export(
-            StepProgram(model), (tokens[0], start), dynamic_shapes=({0: _B}, open_state)
-        ),
+        STEP: export(StepProgram(model), (tokens[0], start), dynamic_shapes=({0: streams}, state)),
     }
     for program in found.values():
         _forget_origin(program)
     return found
 
 
-def _forget_origin(program: ExportedProgram) -> None:
+def _forget_origin(program: "ExportedProgram") -> None:
     """Drop Python's stack at each node: the paths of this machine are no part of a model."""
+    from torch.fx import GraphModule
+
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, GraphModule) else ():
             node.meta.pop("stack_trace", None)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.export import ExportedProgram
 
 from lm.errors import ConfigError
 from lm.export.graphs import new
@@ -24,6 +23,7 @@ from lm.runtime.files import sync, write_atomically
 
 if TYPE_CHECKING:
     import onnx
+    from torch.export import ExportedProgram
 
 WEIGHTS = "weights.bin"
 # What is smaller stays in the graph, where shapes are inferred from it.
@@ -47,7 +47,7 @@ def require_onnx() -> None:
 
 
 def write_graphs(
-    folder: Path, programs: Mapping[str, ExportedProgram], state_names: list[str]
+    folder: Path, programs: "Mapping[str, ExportedProgram]", state_names: list[str]
 ) -> None:
     """`NAME.onnx` of each program, and the weights of all of them; synced."""
     digests: dict[bytes, tuple[int, int]] = {}
@@ -77,7 +77,7 @@ def _move(tensor: "onnx.TensorProto", weights: Any, places: dict[bytes, tuple[in
         tensor.external_data.add(key=key, value=str(value))
 
 
-def _converted(program: ExportedProgram, state_names: list[str]) -> "onnx.ModelProto":
+def _converted(program: "ExportedProgram", state_names: list[str]) -> "onnx.ModelProto":
     """A program in ONNX, its inputs, outputs and open dimensions by the names of the README."""
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 

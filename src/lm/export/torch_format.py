@@ -7,27 +7,30 @@ JSON and raw weights, but its loader also unpickles whatever parts say that they
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-import torch
 from torch import Tensor
-from torch.export import ExportedProgram
 
 from lm.runtime.files import sync
 
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
 
-def write_programs(folder: Path, programs: Mapping[str, ExportedProgram]) -> None:
+
+def write_programs(folder: Path, programs: "Mapping[str, ExportedProgram]") -> None:
     """`NAME.pt2` of each program; synced."""
+    from torch.export import save
+
     for name, program in programs.items():
         path = folder / f"{name}.pt2"
-        torch.export.save(program, path)
+        save(program, path)
         sync(path)
 
 
 class TorchRunner:
     """An exported program, on tensors."""
 
-    def __init__(self, program: ExportedProgram) -> None:
+    def __init__(self, program: "ExportedProgram") -> None:
         self._module = program.module()
 
     def __call__(self, tokens: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:

@@ -13,7 +13,7 @@ import math
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -24,14 +24,6 @@ CHUNK = 256
 
 Floats = NDArray[np.float32]
 State = dict[str, Floats]
-
-
-class Tokenizer(Protocol):
-    """Between text and token ids."""
-
-    def encode(self, text: str) -> list[int]: ...
-
-    def decode(self, ids: Sequence[int]) -> str: ...
 
 
 class Bytes:
@@ -90,6 +82,9 @@ class BytePairs:
 
     def decode(self, ids: Sequence[int]) -> str:
         return str(self.library.decode(list(ids), skip_special_tokens=False))
+
+
+Tokenizer = Bytes | Characters | Words | BytePairs
 
 
 def read(path: Path) -> Any:
