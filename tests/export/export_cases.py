@@ -66,7 +66,7 @@ def subject_of(name: str) -> Subject:
     model = config.build(tokenizer.vocab_size, seed=3).eval().requires_grad_(False)
     assert isinstance(model, RecurrentModel)
     for number, parameter in enumerate(model.parameters()):
-        parameter.mul_(1.5).add_(0.01 * (number % 5))
+        parameter.mul_(1.5).add_(0.01 * (1 + number % 5))
     return Subject(model, tokenizer, config, Unit.stream, "step-000000000")
 
 
