@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lm.data.corpus import Unit
 from lm.data.tokenizers import ByteTokenizer
 from lm.export.folder import Subject, export
@@ -18,6 +20,7 @@ from lm.models.mixture import MixtureConfig
 from lm.models.recurrent_config import HeadKind, InitialState
 from lm.models.rnn import Nonlinearity
 from lm.models.slstm import ForgetGate
+from lm.runtime.randomness import generator
 
 HEADS: dict[str, dict[str, Any]] = {
     "softmax": {},
@@ -65,8 +68,9 @@ def subject_of(name: str) -> Subject:
     tokenizer, config = ByteTokenizer(), config_of(name)
     model = config.build(tokenizer.vocab_size, seed=3).eval().requires_grad_(False)
     assert isinstance(model, RecurrentModel)
-    for number, parameter in enumerate(model.parameters()):
-        parameter.mul_(1.5).add_(0.01 * (1 + number % 5))
+    draws = generator(3, 0, "export cases")
+    for parameter in model.parameters():
+        parameter.add_(0.1 * torch.randn(parameter.shape, generator=draws))
     return Subject(model, tokenizer, config, Unit.stream, "step-000000000")
 
 

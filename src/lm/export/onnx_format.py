@@ -79,7 +79,7 @@ def _move(tensor: "onnx.TensorProto", weights: Any, places: dict[bytes, tuple[in
 
 def _converted(program: "ExportedProgram", state_names: list[str]) -> "onnx.ModelProto":
     """A program in ONNX, its inputs, outputs and open dimensions by the names of the README."""
-    from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+    from onnx_ir.passes.common import ClearMetadataAndDocStringPass, RemoveUnusedNodesPass
 
     with _quiet():
         converted = torch.onnx.export(
@@ -90,6 +90,7 @@ def _converted(program: "ExportedProgram", state_names: list[str]) -> "onnx.Mode
             output_names=["log_prob", *map(new, state_names)],
         )
     assert converted is not None
+    RemoveUnusedNodesPass()(converted.model)  # onnxruntime warns of what the optimiser left behind
     # Python's stack at each node: nothing that another machine should learn of this one.
     ClearMetadataAndDocStringPass()(converted.model)
     graph: onnx.ModelProto = converted.model_proto
