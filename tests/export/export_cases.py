@@ -71,7 +71,7 @@ def subject_of(name: str) -> Subject:
     draws = generator(3, 0, "export cases")
     for parameter in model.parameters():
         parameter.add_(0.1 * torch.randn(parameter.shape, generator=draws))
-    return Subject(model, tokenizer, config, Unit.stream, "step-000000000")
+    return Subject(model, tokenizer, config, Unit.stream, "step-000000000", begin=10)
 
 
 def main() -> None:

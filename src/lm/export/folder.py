@@ -24,7 +24,6 @@ from lm.export.torch_format import TorchRunner, write_programs
 from lm.models import LanguageModel, ModelConfig, RecurrentModel
 from lm.models.language_model import parameter_counts
 from lm.runtime.files import folder_atomically, storage_errors, write_atomically
-from lm.sampling import line_end
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -42,6 +41,7 @@ class Subject:
         architecture: the configuration that the model was built from.
         unit: where its state was reset in training.
         origin: the checkpoint's name.
+        begin: the token to generate from where there is no text.
     """
 
     model: LanguageModel
@@ -49,6 +49,7 @@ class Subject:
     architecture: ModelConfig
     unit: Unit
     origin: str
+    begin: int
 
 
 def check_format(form: ExportFormat) -> None:
@@ -156,7 +157,7 @@ def _config(subject: Subject, model: RecurrentModel, checked: Agreement) -> dict
         "state": state_sizes(model),
         "tokenizer": subject.tokenizer.kind,
         "tokenizer_fingerprint": subject.tokenizer.fingerprint,
-        "begin_token": line_end(subject.tokenizer),
+        "begin_token": subject.begin,
         "unit": subject.unit.name,
         "checkpoint": subject.origin,
         "largest_difference": {"log_prob": checked.log_prob, "state": checked.state},
