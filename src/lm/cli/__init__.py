@@ -14,7 +14,7 @@ VERBS = {
     "reproduce": "run a published result and compare: lm reproduce NAME, or --list",
     "verify-resume": "interrupt a run of your configuration, continue it, compare every bit",
     "evaluate": "exact loss, perplexity and bits per byte of a run; method=all for every method",
-    "generate": "sample text from a run",
+    "generate": "sample text from a run; on a terminal without a prompt, a dialogue",
     "export": "write a run as ONNX or torch programs: lm export run=RUN output=FOLDER",
     "import": "turn pytorch/examples-style weights into a run: lm import PATH vocabulary=FILE",
 }

@@ -22,7 +22,7 @@ class Settings:
     Attributes:
         num_tokens: of a continuation, at most.
         seed: of the draws, which go on from one continuation to the next.
-        stop: a continuation ends before this text.
+        stop: a continuation ends before this text; the model has read it all the same.
         surprisal: measure the user's words.
     """
 
