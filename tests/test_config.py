@@ -73,7 +73,9 @@ def test_every_root_composes_and_parses(verb: str) -> None:
         "reproduce": ["row=r"],
         "evaluate": ["run=r"],
         "generate": ["run=r"],
+        "inspect": ["run=[r]"],
         "score": ["run=r", "input=i"],
+        "export": ["run=r", "output=o"],
         "import": ["path=p", "vocabulary=v"],
     }
     parsed = parse(compose(verb, required.get(verb, [])), ROOTS[verb])

@@ -84,6 +84,12 @@ class AuditError(LmError):
     code = 8
 
 
+class ExportError(LmError):
+    """An exported graph does not compute what its model does."""
+
+    code = 8
+
+
 class Stopped(BaseException):
     """A signal asked the run to stop and it saved first.
 

@@ -14,10 +14,11 @@ VERBS = {
     "reproduce": "run a published result and compare: lm reproduce NAME, or --list",
     "verify-resume": "interrupt a run of your configuration, continue it, compare every bit",
     "evaluate": "exact loss, perplexity and bits per byte of a run; method=all for every method",
-    "inspect": "gradients over lag, gates, effective context, updates: run=RUN or run=[A,B]",
-    "generate": "sample text from a run",
     "compare": "runs side by side: lm compare RUN…, what differs, what came of it, curves",
+    "inspect": "gradients over lag, gates, effective context, updates: lm inspect RUN…",
     "score": "surprisal by word or token of a text, or an n-best list ranked anew",
+    "generate": "sample text from a run; on a terminal without a prompt, a dialogue",
+    "export": "write a run as ONNX or torch programs: lm export run=RUN output=FOLDER",
     "import": "turn pytorch/examples-style weights into a run: lm import PATH vocabulary=FILE",
 }
 
@@ -35,7 +36,7 @@ usage: lm <verb> [group=option] [field=value] …
   lm <verb> --cfg job               the configuration that would be used
 
 exit codes: 0 done · 2 configuration · 3 data · 4 checkpoint · 5 non-finite training ·
-            6 storage · 7 out of memory · 8 a check failed (reproduction, resume, audit) ·
+            6 storage · 7 out of memory · 8 a check failed (reproduction, resume, audit, export) ·
             75 stopped by a signal, saved if there was anything to save
 LM_TRACEBACK=1 shows where an error comes from.
 """
@@ -95,6 +96,11 @@ def compare() -> int:
 def score() -> int:
     """`lm-score`."""
     return _run("score", sys.argv[1:])
+
+
+def export() -> int:
+    """`lm-export`."""
+    return _run("export", sys.argv[1:])
 
 
 def import_() -> int:

@@ -13,6 +13,7 @@ BROKEN_PIPE = 141
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
 _LESS_MEMORY = {
     "evaluate": "Lower window, streams or cache.window, or use another runtime.device.",
+    "export": "Free some memory: the weights have to fit several times.",
     "generate": "Lower num_samples, or use another runtime.device.",
     "score": "Lower window, or use another runtime.device.",
     "import": "Free some memory: the weights have to fit.",

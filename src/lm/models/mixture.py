@@ -110,13 +110,14 @@ class MixtureHead(Head):
         flat = features.reshape(-1, features.shape[-1])
         log_prior, x = self._mix(flat)
         # One softmax at a time: all K of them would be K times the result.
-        x, total = x.view(len(flat), self.config.experts, -1), None
+        # Sizes by `shape`: `len` would fix them in a program that is exported.
+        x, total = x.view(flat.shape[0], self.config.experts, self.weight.shape[1]), None
         for k in range(self.config.experts):
             logits = nn.functional.linear(x[:, k], self.weight, self.bias)
             term = logits.log_softmax(-1) + log_prior[:, k, None]
             total = term if total is None else torch.logaddexp(total, term)
         assert total is not None
-        return total.view(*features.shape[:-1], -1)
+        return total.view(*features.shape[:-1], self.weight.shape[0])
 
     def initialise(self, init: InitConfig, draws: Draws, counts: Int[Tensor, " V"] | None) -> None:
         if not self.tied:

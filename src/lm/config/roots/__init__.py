@@ -4,6 +4,7 @@ from typing import Any
 
 from lm.config.roots.compare import CompareConfig
 from lm.config.roots.evaluate import EvaluateConfig
+from lm.config.roots.export import ExportConfig
 from lm.config.roots.generate import GenerateConfig
 from lm.config.roots.import_ import ImportConfig
 from lm.config.roots.inspect import InspectConfig
@@ -19,6 +20,7 @@ __all__ = [
     "ROOTS",
     "CompareConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "GenerateConfig",
     "ImportConfig",
     "InspectConfig",
@@ -38,6 +40,7 @@ ROOTS: dict[str, type[Any]] = {
     "generate": GenerateConfig,
     "compare": CompareConfig,
     "score": ScoreConfig,
+    "export": ExportConfig,
     "import": ImportConfig,
 }
 """Verb → root schema."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from omegaconf import MISSING
 
 from lm import checks
+from lm.errors import ConfigError
 from lm.runtime.device import RuntimeConfig
 from lm.sampling import SamplingConfig
 
@@ -16,7 +17,9 @@ class GenerateConfig:
     Attributes:
         run: a run directory or a checkpoint.
         checkpoint: which one of the run: `best`, `last` or a name such as `step-000001000`.
-        prompt: the text to go on from; taken to the letter.
+        prompt: the text to go on from; taken to the letter. None begins after a line end.
+        interactive: a dialogue in which the model goes on from all that was said; None is one on a
+            terminal, where there is no prompt and one sample.
         num_tokens: tokens per sample, at most.
         num_samples: samples, drawn at once.
         temperature, top_k, top_p: as in `SamplingConfig`.
@@ -26,7 +29,8 @@ class GenerateConfig:
 
     run: str = MISSING
     checkpoint: str = "best"
-    prompt: str = ""
+    prompt: str | None = None
+    interactive: bool | None = None
     num_tokens: int = 200
     num_samples: int = 1
     temperature: float = 1.0
@@ -42,6 +46,17 @@ class GenerateConfig:
             checks.at_most(name, getattr(self, name), checks.MOST_HELD)
         checks.at_least("seed", self.seed, 0)
         self.sampling()
+        if self.interactive and self.num_samples > 1:
+            raise ConfigError(
+                f"interactive=true draws one sample, got num_samples={self.num_samples}",
+                "Set num_samples=1, or interactive=false.",
+            )
+
+    def is_dialogue(self, *, on_terminal: bool) -> bool:
+        """Whether the user is asked for text."""
+        if self.interactive is not None:
+            return self.interactive
+        return on_terminal and self.prompt is None and self.num_samples == 1
 
     def sampling(self) -> SamplingConfig:
         """How each token is drawn; checks the ranges."""
