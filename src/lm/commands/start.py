@@ -162,7 +162,7 @@ def build_corpus(data: DataConfig, cache: Path) -> Corpus:
 
 def _resume(path: Path, call: Invocation, held: ExitStack) -> Start:
     directory = RunDirectory.open(path)
-    _refuse_links(path)
+    _refuse_links(directory.path)
     held.enter_context(directory.owned())
     folder, checkpoint = directory.checkpoints.newest_good()
     found = opened(folder, checkpoint)
@@ -174,7 +174,7 @@ def _resume(path: Path, call: Invocation, held: ExitStack) -> Start:
         saved = as_object(checkpoint.state["compute"], "state.compute")
         compute.resume(saved, keep_precision=picked)
     progress = as_object(checkpoint.state.get("progress"), "state.progress")
-    log.info("resuming %s at step %d", path, Progress.from_json(progress).step)
+    log.info("resuming %s at step %d", directory.path, Progress.from_json(progress).step)
     return Start(
         config,
         composed,

@@ -25,8 +25,10 @@ class TrainConfig:
         seed: of every random draw of the run.
         name: the run's experiment; its directory is `<runs>/<name>/<date>_<time>_<id>/`.
         runs: the folder of all runs.
-        resume: a run directory to continue exactly as it was configured.
-        init_from: a run or checkpoint whose weights and tokenizer a new run starts from.
+        resume: a run to continue exactly as it was configured; of a folder of runs, such as
+            `runs/<name>`, the newest.
+        init_from: a run (or folder of runs) or checkpoint whose weights and tokenizer a new run
+            starts from.
         freeze: name prefixes of parameters that are not trained, such as `embedding`.
         lr_scales: name prefix → factor on the learning rate of the parameters below it.
         extend_vocabulary: with `init_from`, add the words of the new corpus to its vocabulary.
