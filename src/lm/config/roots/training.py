@@ -32,6 +32,12 @@ class TrainConfig:
         freeze: name prefixes of parameters that are not trained, such as `embedding`.
         lr_scales: name prefix → factor on the learning rate of the parameters below it.
         extend_vocabulary: with `init_from`, add the words of the new corpus to its vocabulary.
+        model: the cell with its sizes, connections, head and regularisers.
+        data: the corpus.
+        tokenizer: how its text becomes tokens; `init_from` brings its own.
+        optim: the optimiser.
+        schedule: the learning rate's course.
+        trainer: streams and windows, limits, validation, saving and logging.
     """
 
     seed: int = 1
