@@ -248,7 +248,7 @@ MULTIRUN = "multirun_2026-11-25_09-00-00_abcdef"
          f"Give one of them: */{EARLY[:-6]}0000aa, */{EARLY}."),
         ([LATE, f"{MULTIRUN}/0", f"{MULTIRUN}/1"], "",
          ": the newest runs in it are those of a multirun",
-         f"Give one of them: */{MULTIRUN}/0, */{MULTIRUN}/1."),
+         "Give one of them: */0, */1."),
         ([f"{MULTIRUN}/{job}" for job in range(11)], f"/{MULTIRUN}",
          " has 11 runs, none the newest",
          f"Give one of them: */{MULTIRUN}/0, */{MULTIRUN}/1, */{MULTIRUN}/2 and 8 more."),
@@ -265,6 +265,18 @@ def test_a_folder_that_could_mean_several_runs_is_refused_with_their_names(
     expected = f"no run or checkpoint at {folder}" if cause is None else f"{folder}{cause}"
     assert refused.value.cause == expected
     assert refused.value.remedy == remedy.replace("*", str(tmp_path))
+
+
+def test_the_number_of_a_job_means_that_of_the_newest_multirun(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="lm")
+    later = "multirun_2026-11-26_09-00-00_000000"
+    runs_in(tmp_path, f"{MULTIRUN}/0", f"{MULTIRUN}/1", f"{later}/0", EARLY)
+    assert read_any(tmp_path / "0", "best")[0].parents[1] == tmp_path / later / "0"
+    assert caplog.messages == [f"{tmp_path / '0'}: of the newest multirun, {later}/0"]
+    with pytest.raises(CheckpointError, match=r"no run or checkpoint at .*/1"):
+        read_any(tmp_path / "1", "best")  # an older multirun's is not meant
 
 
 def test_a_multirun_of_one_job_and_a_later_run_are_clear(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 runs/<name>/<date>_<time>_<id>/           a run; its name says when it began
 runs/<name>/multirun_<date>_…/<job>/      several, of which none is the newest
+runs/<name>/<job>                         not there, and means that job of the newest multirun
 """
 
 import logging
@@ -20,11 +21,14 @@ log = logging.getLogger(__name__)
 def run_meant(path: Path) -> Path:
     """`path` where it is a run (or nothing that we know), else the newest run in it.
 
-    A newer run that has saved nothing yet is passed over. The log says what was taken.
+    A newer run that has saved nothing yet is passed over. The log says what was taken, and what
+    `path` means that is the number of a job.
 
     Raises:
         CheckpointError: the newest runs began in the same second, or are those of a multirun.
     """
+    if not path.exists() and path.name.isdigit():
+        return _job_meant(path)
     if (path / "checkpoints").is_dir() or not path.is_dir():
         return path
     stamped = {entry: _began(entry) for entry in path.glob("*") if not entry.is_symlink()}
@@ -34,13 +38,30 @@ def run_meant(path: Path) -> Path:
     latest = max(saved.values())
     newest = sorted(entry for entry, began in saved.items() if began == latest)
     runs = [run for entry in newest for run in _runs_of(entry)]
+    if len(runs) > 1 and len(newest) == 1:
+        raise CheckpointError(
+            f"{path}: the newest runs in it are those of a multirun",
+            listed([path / run.name for run in runs]),
+        )
     if len(runs) > 1:
-        several = "are those of a multirun" if len(newest) == 1 else "began in the same second"
-        raise CheckpointError(f"{path}: the newest runs in it {several}", listed(runs))
-    for entry in sorted(entry for entry, began in stamped.items() if began and began > latest):
+        raise CheckpointError(
+            f"{path}: the newest runs in it began in the same second", listed(runs)
+        )
+    for entry in sorted(entry for entry, began in stamped.items() if began > latest):
         log.warning("%s is passed over: it has no checkpoint", entry)
     log.info("%s: the newest run in it is %s", path, runs[0].relative_to(path))
     return runs[0]
+
+
+def _job_meant(path: Path) -> Path:
+    """The job of that number of the newest multirun beside it; else `path`."""
+    multiruns = [entry for entry in path.parent.glob("multirun_*") if _began(entry)]
+    newest = max((entry for entry in multiruns if _jobs(entry)), key=_began, default=path)
+    job = newest / path.name
+    if job not in _jobs(newest):
+        return path
+    log.info("%s: of the newest multirun, %s", path, job.relative_to(path.parent))
+    return job
 
 
 def _only_job(multirun: Path) -> Path:
@@ -55,10 +76,10 @@ def _only_job(multirun: Path) -> Path:
     return jobs[0] if jobs else multirun
 
 
-def _began(entry: Path) -> str | None:
-    """The time in a run's name, in an order that is that of text."""
+def _began(entry: Path) -> str:
+    """The time in a run's name, in an order that is that of text; empty where there is none."""
     name = _BEGAN.fullmatch(entry.name)
-    return name[2] if name else None
+    return name[2] if name else ""
 
 
 def _runs_of(entry: Path) -> list[Path]:
@@ -68,7 +89,7 @@ def _runs_of(entry: Path) -> list[Path]:
 
 def _jobs(multirun: Path) -> list[Path]:
     # By number where they have one, so that 10 comes after 9.
-    found = [entry for entry in multirun.glob("*") if entry.is_dir() and _has_saved(entry)]
+    found = [entry for entry in multirun.glob("*") if not entry.is_symlink() and _has_saved(entry)]
     return sorted(found, key=lambda job: (len(job.name), job.name))
 
 
