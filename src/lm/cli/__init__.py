@@ -14,6 +14,7 @@ VERBS = {
     "reproduce": "run a published result and compare: lm reproduce NAME, or --list",
     "verify-resume": "interrupt a run of your configuration, continue it, compare every bit",
     "evaluate": "exact loss, perplexity and bits per byte of a run; method=all for every method",
+    "inspect": "gradients over lag, gates, effective context, updates: run=RUN or run=[A,B]",
     "generate": "sample text from a run",
     "import": "turn pytorch/examples-style weights into a run: lm import PATH vocabulary=FILE",
 }
@@ -72,6 +73,11 @@ def verify_resume() -> int:
 def evaluate() -> int:
     """`lm-evaluate`."""
     return _run("evaluate", sys.argv[1:])
+
+
+def inspect() -> int:
+    """`lm-inspect`."""
+    return _run("inspect", sys.argv[1:])
 
 
 def generate() -> int:

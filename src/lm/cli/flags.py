@@ -41,7 +41,10 @@ def read_flags(verb: str, arguments: Sequence[str]) -> tuple[Namespace, list[str
         flags.overrides = with_recipe(flags.overrides, needed=runs_jobs(flags))
         if flags.multirun:
             raise ConfigError("lm reproduce runs one row, once", "Call it for each without -m.")
-    flags.overrides = [config.prepare(text, sweep=flags.multirun) for text in flags.overrides]
+    lists = config.path_lists(config.ROOTS[verb])
+    flags.overrides = [
+        config.prepare(text, lists=lists, sweep=flags.multirun) for text in flags.overrides
+    ]
     if flags.help:
         flags.overrides.append(f"hydra.help.header={config.free_text(f'lm {verb}: {VERBS[verb]}')}")
     return flags, rest

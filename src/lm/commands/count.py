@@ -3,6 +3,7 @@
 import logging
 import shlex
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from tqdm import tqdm
 
 from lm.checkpoint import Checkpoint
 from lm.commands.start import Start, begin
-from lm.config import Invocation, TrainConfig, invocation, job_directory, key_of
+from lm.config import Invocation, TrainConfig, command_line, invocation, job_directory, key_of
 from lm.data.prepare import Prepared
 from lm.data.streams import Streams
 from lm.errors import ConfigError
@@ -77,7 +78,8 @@ def run(config: TrainConfig) -> float | None:
         held.enter_context(directory.logging())
         held.enter_context(directory.summarised(counted.standing))
         directory.describe(start.run_text, list(call.overrides), machine(counted.model.device))
-        announce(counted)
+        counted.writer.begin(start.hyper_parameters(), set(map(key_of, call.overrides)))
+        announce(counted, call.overrides)
         with config.runtime.profiled(directory.path / "trace.json"):
             count(counted)
         loss = score(counted, "valid").loss
@@ -119,14 +121,14 @@ def assemble(start: Start, held: ExitStack) -> Count:
     return Count(start, prepared, model, directory, writer)
 
 
-def announce(run: Count) -> None:
+def announce(run: Count, overrides: Sequence[str]) -> None:
     """Say what is about to happen, with the counts."""
-    log.info(
-        "%s: train %s, valid %s, test %s tokens, vocabulary %s",
-        run.start.corpus.name,
-        *(f"{len(run.prepared.stores[split]):,}" for split in ("train", "valid", "test")),
-        f"{run.prepared.tokenizer.vocab_size:,}",
-    )
+    stores = run.prepared.stores
+    counts = ", ".join(f"{name} {len(stores[name]):,}" for name in ("train", "valid", "test"))
+    size = run.prepared.tokenizer.vocab_size
+    line = f"{run.start.corpus.name}: {counts} tokens, vocabulary {size:,}"
+    log.info("%s", line)
+    run.writer.text(0, 0, tags.DESCRIPTION, f"{command_line('train', overrides)}\n{line}")
     run.writer.text(0, 0, tags.CONFIG, run.start.config_text)
     log.info("run directory: %s", run.directory.path)
 
@@ -189,7 +191,8 @@ def save(run: Count) -> None:
 def finish(run: Count) -> None:
     """Record the numbers, and say what to try next."""
     run.writer.scalars(0, run.progress.tokens, {tags.SECONDS: run.progress.seconds})
-    run.writer.hparams(run.start.hyper_parameters(), run.final)
+    run.writer.scalars(0, run.progress.tokens, {"valid/best_loss": run.final["valid/best_loss"]})
+    run.writer.end()
     run.directory.summarise("done", reason="counted", metrics=run.final, **run.standing())
     path = shlex.quote(str(run.directory.path))
     log.info("done: counted, in %.0f s", run.progress.seconds)

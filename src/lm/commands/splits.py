@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lm.commands.start import build_corpus
-from lm.config import EvaluateConfig
+from lm.config import EvaluateConfig, InspectConfig
 from lm.data.corpus import Corpus, Unit
 from lm.data.prepare import prepare
 from lm.data.store import TokenStore
@@ -35,7 +35,7 @@ class Splits:
     changed: bool
 
     @classmethod
-    def of(cls, config: EvaluateConfig, loaded: Loaded) -> "Splits":
+    def of(cls, config: EvaluateConfig | InspectConfig, loaded: Loaded) -> "Splits":
         """Of the corpus that the configuration names, or of the model's own."""
         data = config.data or loaded.config.data
         unit = config.unit or (loaded.config.data.unit if data.unit is Unit.stream else data.unit)

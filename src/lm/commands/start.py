@@ -13,6 +13,7 @@ from lm.checkpoint import Checkpoint, read_any
 from lm.config import (
     Invocation,
     TrainConfig,
+    chosen_schemas,
     dump,
     parse,
     portable_config,
@@ -94,8 +95,8 @@ class Start:
             OmegaConf.update(self.composed, name, value)
 
     def hyper_parameters(self) -> dict[str, bool | str | float | int]:
-        """The scalar configuration values by dotted name, places on this machine left out."""
-        return {
+        """Components and scalar values by dotted name, without places on this machine."""
+        return chosen_schemas(self.composed) | {
             name: value
             for name, value in flatten(self.plain_config()).items()
             if isinstance(value, bool | str | float | int) and name not in PATH_FIELDS
@@ -168,11 +169,7 @@ def _resume(path: Path, call: Invocation, held: ExitStack) -> Start:
     found = opened(folder, checkpoint)
     composed = resume_config(found.composed, call.config, call.overrides)
     config = parse(composed, TrainConfig)
-    compute = config.runtime.build()
-    if "compute" in checkpoint.state:
-        picked = config.runtime.precision is Precision.auto
-        saved = as_object(checkpoint.state["compute"], "state.compute")
-        compute.resume(saved, keep_precision=picked)
+    compute = resumed_compute(config, checkpoint)
     progress = as_object(checkpoint.state.get("progress"), "state.progress")
     log.info("resuming %s at step %d", directory.path, Progress.from_json(progress).step)
     return Start(
@@ -184,6 +181,16 @@ def _resume(path: Path, call: Invocation, held: ExitStack) -> Start:
         directory=directory,
         resumed=checkpoint,
     )
+
+
+def resumed_compute(config: TrainConfig, checkpoint: Checkpoint) -> Compute:
+    """Where and how a run goes on: by the choices it made when it began."""
+    compute = config.runtime.build()
+    if "compute" in checkpoint.state:
+        picked = config.runtime.precision is Precision.auto
+        saved = as_object(checkpoint.state["compute"], "state.compute")
+        compute.resume(saved, keep_precision=picked)
+    return compute
 
 
 def _refuse_links(path: Path) -> None:

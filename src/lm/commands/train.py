@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import nn
 from lm.checkpoint import read_any
 from lm.commands import count
 from lm.commands.start import Start, begin
-from lm.config import TrainConfig, invocation, job_directory
+from lm.config import TrainConfig, command_line, invocation, job_directory, key_of
 from lm.data.streams import Streams
 from lm.errors import CheckpointError, ConfigError
 from lm.evaluation import evaluate
@@ -66,7 +67,8 @@ def train(config: TrainConfig, stop: StopFlag | None = None) -> Trainer:
         if start.resumed is None:
             directory.describe(start.run_text, list(call.overrides), machine(start.compute.device))
         with trainer.logs(start.resumed), stop.deferring():
-            announce(trainer, start)
+            trainer.writer.begin(start.hyper_parameters(), set(map(key_of, call.overrides)))
+            announce(trainer, start, call.overrides)
             with start.config.runtime.profiled(directory.path / "trace.json"):
                 reason = trainer.fit()
             finish(trainer, start, reason)
@@ -126,30 +128,29 @@ def assemble(start: Start, held: ExitStack, stop: StopFlag) -> Trainer:
     )
 
 
-def announce(trainer: Trainer, start: Start) -> None:
+def announce(trainer: Trainer, start: Start, overrides: Sequence[str]) -> None:
     """Say what is about to happen, with the counts."""
-    streams = trainer.streams
-    log.info(
-        "%s: train %s, valid %s, test %s tokens, vocabulary %s",
-        start.corpus.name,
-        *(f"{len(store):,}" for store in (streams.store, trainer.valid, trainer.test)),
-        f"{trainer.tokenizer.vocab_size:,}",
-    )
-    log.info(
-        "%d streams of %d steps, %d windows an epoch; %d remainder tokens are not trained",
-        streams.num_streams, streams.window_length, streams.windows_per_epoch, streams.remainder,
-    )  # fmt: skip
-    compute = trainer.model.compute
-    log.info(
-        "%s, products in %s (%s), %s kernels",
-        compute.device, compute.precision.value, compute.reason, compute.kernels.value,
-    )  # fmt: skip
+    streams, compute = trainer.streams, trainer.model.compute
     counts = parameter_counts(trainer.model)
     listed = "  ".join(f"{part} {count:,}" for part, count in counts.items())
-    log.info("parameters: %s", listed)
-    progress = trainer.progress
-    trainer.writer.text(progress.step, progress.tokens, tags.PARAMETERS, listed)
-    trainer.writer.text(progress.step, progress.tokens, tags.CONFIG, trainer.config_text)
+    splits = zip(("train", "valid", "test"), (streams.store, trainer.valid, trainer.test),
+                 strict=True)  # fmt: skip
+    lines = [
+        f"{start.corpus.name}: {', '.join(f'{name} {len(store):,}' for name, store in splits)}"
+        f" tokens, vocabulary {trainer.tokenizer.vocab_size:,}",
+        f"{streams.num_streams} streams of {streams.window_length} steps,"
+        f" {streams.windows_per_epoch} windows an epoch;"
+        f" {streams.remainder} remainder tokens are not trained",
+        f"{compute.device}, products in {compute.precision.value} ({compute.reason}),"
+        f" {compute.kernels.value} kernels",
+        f"parameters: {listed}",
+    ]
+    for line in lines:
+        log.info("%s", line)
+    said = "\n".join([command_line("train", overrides), *lines])
+    texts = {tags.DESCRIPTION: said, tags.CONFIG: trainer.config_text, tags.PARAMETERS: listed}
+    for tag, text in texts.items():
+        trainer.writer.text(trainer.progress.step, trainer.progress.tokens, tag, text)
     log.info("run directory: %s", trainer.directory.path)
 
 
@@ -187,7 +188,7 @@ def finish(trainer: Trainer, start: Start, reason: str) -> None:
         facts["test"] = score.to_json()
         described = score.describe()
     trainer.writer.scalars(progress.step, progress.tokens, final)
-    trainer.writer.hparams(start.hyper_parameters(), final)
+    trainer.writer.end()
     directory.summarise("done", **facts, **standing(trainer))
     log.info("done: %s, in %.0f s", reason, progress.seconds)
     if described:

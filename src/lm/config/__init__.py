@@ -16,9 +16,9 @@ from lm.config.composition import (
     local_search_path,
     unresolved,
 )
-from lm.config.fields import PATH_FIELDS, TEXT_FIELDS
+from lm.config.fields import PATH_FIELDS, TEXT_FIELDS, path_lists
 from lm.config.invocation import Invocation, invocation, invoking, job_directory
-from lm.config.overrides import free_text, is_override, key_of, prepare
+from lm.config.overrides import command_line, free_text, is_override, key_of, prepare
 from lm.config.parsing import narrowed, parse
 from lm.config.recipe import recipe_changes, same_run
 from lm.config.registry import load_plugins, register, schema_named
@@ -28,12 +28,20 @@ from lm.config.roots import (
     EvaluateConfig,
     GenerateConfig,
     ImportConfig,
+    InspectConfig,
     Interruption,
     ReproduceConfig,
     TrainConfig,
     VerifyResumeConfig,
 )
-from lm.config.saved import dump, load_config, parse_saved, portable_config, saved_config
+from lm.config.saved import (
+    chosen_schemas,
+    dump,
+    load_config,
+    parse_saved,
+    portable_config,
+    saved_config,
+)
 
 __all__ = [
     "PATH_FIELDS",
@@ -44,11 +52,14 @@ __all__ = [
     "EvaluateConfig",
     "GenerateConfig",
     "ImportConfig",
+    "InspectConfig",
     "Interruption",
     "Invocation",
     "ReproduceConfig",
     "TrainConfig",
     "VerifyResumeConfig",
+    "chosen_schemas",
+    "command_line",
     "compose",
     "compose_jobs",
     "config_dir",
@@ -66,6 +77,7 @@ __all__ = [
     "narrowed",
     "parse",
     "parse_saved",
+    "path_lists",
     "portable_config",
     "prepare",
     "recipe_changes",

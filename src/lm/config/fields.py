@@ -1,16 +1,13 @@
 """The fields that hold free text, and how a configuration is walked by dotted names."""
 
-from typing import Any, cast
+from typing import Any, cast, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
 TEXT_FIELDS = frozenset({"prompt", "stop", "trainer.sample_prompt"})
 """Taken to the letter, whatever they contain."""
 
-PATH_LISTS = frozenset({"interpolate"})
-"""Path fields that hold one path or, in brackets, several: `[a,b]`, `['a, b',c]`."""
-
-PATH_FIELDS = PATH_LISTS | frozenset(
+PATH_FIELDS = frozenset(
     {
         "against",
         "checkpoint",
@@ -20,6 +17,7 @@ PATH_FIELDS = PATH_LISTS | frozenset(
         "data.train",
         "data.valid",
         "init_from",
+        "interpolate",
         "output",
         "path",
         "record",
@@ -32,6 +30,12 @@ PATH_FIELDS = PATH_LISTS | frozenset(
     }
 )
 """Places on this machine: the only fields that may read the environment, as `${oc.env:NAME}`."""
+
+
+def path_lists(root: type[Any]) -> frozenset[str]:
+    """The path fields of a verb that hold one path or, in brackets, several: `[a,b]`."""
+    hints = get_type_hints(root)
+    return frozenset(name for name in PATH_FIELDS & hints.keys() if "list[" in str(hints[name]))
 
 
 def plain(config: DictConfig, *, resolve: bool = False) -> dict[str, Any]:

@@ -5,10 +5,12 @@ Hydra's grammar gives commas, brackets, quotes and more a meaning, and OmegaConf
 """
 
 import re
+import shlex
+from collections.abc import Sequence
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
-from lm.config.fields import PATH_FIELDS, PATH_LISTS, TEXT_FIELDS
+from lm.config.fields import PATH_FIELDS, TEXT_FIELDS
 
 _OVERRIDE = re.compile(r"(?P<prefix>\+{0,2})(?P<key>[A-Za-z_][\w.]*)=(?P<value>.*)", re.DOTALL)
 _OPENING = re.compile(r"(\\*)\$\{(?P<environment>oc\.env:)?")
@@ -31,6 +33,11 @@ def is_override(argument: str) -> bool:
     return _OVERRIDE.fullmatch(argument) is not None
 
 
+def command_line(verb: str, overrides: Sequence[str]) -> str:
+    """The command with these overrides, as a shell takes it."""
+    return shlex.join(["lm", verb, *overrides])
+
+
 def quote(text: str) -> str:
     """`text` as a quoted string of Hydra's grammar."""
     return QuotedString(text, Quote.single).with_quotes()
@@ -41,10 +48,11 @@ def free_text(text: str) -> str:
     return quote(_literal(text, keep_environment=False))
 
 
-def prepare(override: str, *, sweep: bool = False) -> str:
+def prepare(override: str, *, lists: frozenset[str] = frozenset(), sweep: bool = False) -> str:
     """The override with free text quoted, and new keys allowed where a mapping is open.
 
     Args:
+        lists: the verb's path fields that hold several: `[a,b]`, `['a, b',c]`.
         sweep: under `--multirun` `choice(…)` and `glob(…)` stay sweeps, over free text too.
     """
     match = _OVERRIDE.fullmatch(override)
@@ -55,7 +63,7 @@ def prepare(override: str, *, sweep: bool = False) -> str:
         return f"++{key}={value}"
     if key in TEXT_FIELDS or key == "name":
         return f"{prefix}{key}={_free(value, key, sweep, keep_environment=False)}"
-    if key in PATH_LISTS:
+    if key in lists:
         return f"{prefix}{key}={_free_list(value, sweep)}"
     if key in PATH_FIELDS:
         return f"{prefix}{key}={_free(value, key, sweep, keep_environment=True)}"

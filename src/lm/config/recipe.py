@@ -21,6 +21,7 @@ NO_NUMBERS = (
     "runtime.*",
     "trainer.bar",
     "trainer.keep",
+    "trainer.inspect_every",
     "trainer.log_every",
     "trainer.sample*",
     "trainer.save_every",

@@ -22,6 +22,7 @@ ALLOWED = (
     "trainer.max_steps",
     "trainer.max_tokens",
     "trainer.max_seconds",
+    "trainer.inspect_every",
     "trainer.log_every",
     "trainer.sample*",
     "trainer.keep",

@@ -34,13 +34,7 @@ def dump(config: DictConfig) -> str:
     Raises:
         ConfigError: it would be too large to be read again.
     """
-    content = plain(config)
-    chosen = {
-        group: name_of(group, OmegaConf.get_type(config, group))
-        for group in BASES
-        if content.get(group) is not None
-    }
-    header: str = yaml.safe_dump({"schemas": chosen}, sort_keys=False)
+    header: str = yaml.safe_dump({"schemas": chosen_schemas(config)}, sort_keys=False)
     text = header + OmegaConf.to_yaml(config)
     if len(text.encode()) > MAX_BYTES:
         raise ConfigError(
@@ -49,6 +43,16 @@ def dump(config: DictConfig) -> str:
             "Shorten a text or a list in it.",
         )
     return text
+
+
+def chosen_schemas(config: DictConfig) -> dict[str, str]:
+    """Group → the name of the schema that was chosen for it: `model` → `lstm`."""
+    content = plain(config)
+    return {
+        group: name_of(group, OmegaConf.get_type(config, group))
+        for group in BASES
+        if content.get(group) is not None
+    }
 
 
 def portable_config(config: DictConfig) -> DictConfig:

@@ -31,6 +31,11 @@ class Window:
     targets: Int[Tensor, "T B"]
     resets: Bool[Tensor, "T B"] | None = None
 
+    def first(self, num_streams: int) -> "Window":
+        """The first so many of the streams."""
+        resets = None if self.resets is None else self.resets[:, :num_streams]
+        return Window(self.tokens[:, :num_streams], self.targets[:, :num_streams], resets)
+
     @property
     def num_targets(self) -> int:
         """T·B."""
@@ -92,7 +97,7 @@ class Streams:
         assert 0 <= position < self.length, position
         steps = min(length or self.window_length, self.length - position)
         starts = [stream * self.length + position for stream in range(self.num_streams)]
-        return self._read(starts, steps)
+        return self.read(starts, steps)
 
     @property
     def evaluation_starts(self) -> list[int]:
@@ -108,11 +113,12 @@ class Streams:
         starts = self.evaluation_starts
         for position in range(0, self.length, self.window_length):
             steps = min(self.window_length, self.length - position)
-            yield self._read([start + position for start in starts], steps)
+            yield self.read([start + position for start in starts], steps)
         if self.remainder:
-            yield self._read([start + self.length for start in starts[: self.remainder]], 1)
+            yield self.read([start + self.length for start in starts[: self.remainder]], 1)
 
-    def _read(self, starts: list[int], steps: int) -> Window:
+    def read(self, starts: list[int], steps: int) -> Window:
+        """`steps` steps from each of some positions of the split, a stream for each."""
         columns = np.stack([self.store[start : start + steps + 1] for start in starts], axis=1)
         block = torch.from_numpy(columns)
         resets = None if self.unit is Unit.stream else self._resets(starts, steps)

@@ -4,11 +4,17 @@ import json
 import math
 import os
 import threading
+from collections.abc import Collection
 from pathlib import Path
 
+import numpy as np
+import torch
+from jaxtyping import Num, UInt8
+from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import _AsyncWriterThread
 from torch.utils.tensorboard import SummaryWriter
-from torch.utils.tensorboard.summary import hparams
+
+from lm.metrics import board
 
 _unhandled = threading.excepthook
 
@@ -34,6 +40,7 @@ class MetricsWriter:
         self, folder: Path, *, tokens_axis: bool, resume: tuple[int, int, int] | None = None
     ) -> None:
         self.tokens_axis = tokens_axis
+        self._resumed = resume is not None
         path = folder / "metrics.jsonl"
         purge_step = None
         if resume is not None:
@@ -63,11 +70,43 @@ class MetricsWriter:
         verbatim = "\n".join("    " + line for line in text.splitlines())
         self._board.add_text(tag, verbatim, self._x(step, tokens))
 
-    def hparams(
-        self, values: dict[str, bool | str | float | int], metrics: dict[str, float]
+    def image(
+        self, step: int, tokens: int, tag: str, image: UInt8[np.ndarray, "height width channels"]
     ) -> None:
-        """Hyper-parameters with the final metrics, in this very run rather than a sub-run."""
-        for summary in hparams(values, metrics):  # type: ignore[no-untyped-call]
+        """Write a picture of 1 (grey), 3 (RGB) or 4 (RGBA) channels to TensorBoard alone."""
+        self._board.add_image(tag, image, self._x(step, tokens), dataformats="HWC")
+
+    def histogram(
+        self,
+        step: int,
+        tokens: int,
+        tag: str,
+        values: Num[np.ndarray, "..."] | Num[torch.Tensor, "..."],
+    ) -> None:
+        """Write how values are distributed to TensorBoard alone; those not finite have no bin."""
+        array = torch.as_tensor(values).detach().to("cpu", torch.float64).flatten()
+        finite = array[array.isfinite()]
+        if finite.numel():
+            self._board.add_histogram(tag, finite.numpy(), self._x(step, tokens))
+
+    def begin(self, values: board.HyperParameters, changed: Collection[str]) -> None:
+        """Lay out the charts, and enter the run into the table of runs, once in its life.
+
+        In this very run rather than in a sub-run, as torch's `add_hparams` has it.
+
+        Args:
+            changed: names in `values` that the user gave.
+        """
+        if not self._resumed:
+            self._board.add_custom_scalars(board.layout())
+            self._add(*board.session_start(values, changed))
+
+    def end(self) -> None:
+        """Say in the table of runs that this one is done."""
+        self._add(board.session_end())
+
+    def _add(self, *summaries: Summary) -> None:
+        for summary in summaries:
             self._board._get_file_writer().add_summary(summary)  # type: ignore[no-untyped-call]
 
     def flush(self) -> int:

@@ -67,6 +67,9 @@ class Cell(nn.Module):
         hoists_input: `step` uses x in `input_product` only, so that `stepwise` may compute that
             for all steps at once.
         masks_state: state dropout acts in `step`, by `recurrent_product` or `keep_state`.
+        gate_rows: names of the gates in the order of their rows in the recurrent matrices; a cell
+            without says nothing of them apart.
+        retention: the internal that is the share of its memory which a unit keeps in a step.
         compute: where, and by which kernels.
     """
 
@@ -74,6 +77,8 @@ class Cell(nn.Module):
     mixed_precision: ClassVar[bool] = False
     hoists_input: ClassVar[bool] = False
     masks_state: ClassVar[bool] = False
+    gate_rows: ClassVar[tuple[str, ...]] = ()
+    retention: ClassVar[str | None] = None
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__()

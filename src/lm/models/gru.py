@@ -62,6 +62,8 @@ class GRU(Cell):
     mixed_precision: ClassVar[bool] = True
     hoists_input: ClassVar[bool] = True
     masks_state: ClassVar[bool] = True
+    gate_rows: ClassVar[tuple[str, ...]] = ("r", "z", "n")
+    retention: ClassVar[str | None] = "z"
 
     def __init__(
         self,

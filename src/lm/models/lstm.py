@@ -75,6 +75,8 @@ class LSTM(Cell):
     mixed_precision: ClassVar[bool] = True
     hoists_input: ClassVar[bool] = True
     masks_state: ClassVar[bool] = True
+    gate_rows: ClassVar[tuple[str, ...]] = ("i", "f", "g", "o")
+    retention: ClassVar[str | None] = "f"
     gate_biases: ClassVar[tuple[str, ...]] = ("bias_ih", "bias_hh")
 
     def __init__(

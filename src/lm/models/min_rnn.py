@@ -70,6 +70,7 @@ class _MinCell(Cell):
     """h_t = keep · h_{t−1} + take · g, all three from x_t alone; state {h}."""
 
     mixed_precision: ClassVar[bool] = True
+    retention: ClassVar[str | None] = "keep"
     num_gates: ClassVar[int]
 
     def __init__(self, input_size: int, hidden_size: int) -> None:

@@ -47,6 +47,7 @@ class QRNN(Cell):
     """One QRNN layer with state {h, c, x}; gates stacked z, f, o, filters from the past to now."""
 
     mixed_precision: ClassVar[bool] = True
+    retention: ClassVar[str | None] = "f"
 
     def __init__(self, input_size: int, hidden_size: int, *, filter_width: int = 2) -> None:
         super().__init__(input_size, hidden_size)

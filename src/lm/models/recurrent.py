@@ -11,6 +11,7 @@ from lm.models.dropout import DropoutConfig, drop_recurrent, drop_words, dropout
 from lm.models.embedding import TiedGradient, embed
 from lm.models.head import Head, SoftmaxHead
 from lm.models.language_model import LanguageModel, Output
+from lm.models.layer import RunCell, run_cell
 from lm.models.penalties import PenaltyConfig
 from lm.models.sampled import Sampler
 from lm.models.weights import KEEP_H, Weights
@@ -109,7 +110,7 @@ class RecurrentModel(LanguageModel):
         resets: Bool[Tensor, "T B"] | None = None,
     ) -> Output:
         tied = TiedGradient() if self.head.tied else None
-        raw, state = self._run(tokens, state, noise, resets, tied)
+        raw, state = self._run(tokens, state, noise, resets, tied, run_cell)
         features = self._drop_output(raw, noise)
         flat = features.flatten(0, 1), targets.flatten()
         if not torch.is_grad_enabled():
@@ -152,9 +153,14 @@ class RecurrentModel(LanguageModel):
         *,
         noise: Noise | None = None,
         resets: Bool[Tensor, "T B"] | None = None,
+        run: RunCell | None = None,
     ) -> tuple[Float[Tensor, "T B F"], State]:
-        """What enters the head, and the state after the window."""
-        raw, state = self._run(tokens, state, noise, resets, None)
+        """What enters the head, and the state after the window.
+
+        Args:
+            run: takes each layer over the window in the place of `run_cell`, to see what happens.
+        """
+        raw, state = self._run(tokens, state, noise, resets, None, run or run_cell)
         return self._drop_output(raw, noise), state
 
     def _drop_output(self, raw: Tensor, noise: Noise | None) -> Tensor:
@@ -167,6 +173,7 @@ class RecurrentModel(LanguageModel):
         noise: Noise | None,
         resets: Bool[Tensor, "T B"] | None,
         tied: TiedGradient | None,
+        run: RunCell,
     ) -> tuple[Float[Tensor, "T B F"], State]:
         """The last layer's output before dropout, and the state after the window."""
         rates, initial = self.rates, self.initial_state(tokens.shape[1])
@@ -181,7 +188,7 @@ class RecurrentModel(LanguageModel):
             if k:
                 x = dropout(x, rates.between, noise, f"dropout.between.{k}", rates.locked)
             weights = self._weights(k, state[k], noise)
-            x, layer_state = run_cell(cell, x, state[k], weights, initial[k], resets)
+            x, layer_state = run(cell, x, state[k], weights, initial[k], resets)
             after.append(layer_state)
             if self.residual and k:
                 x = x + below
@@ -221,27 +228,3 @@ class RecurrentModel(LanguageModel):
         """The dtype of products: low in training only; None is the weights' own."""
         low = noise is not None and self._compute.precision is Precision.bf16
         return torch.bfloat16 if low else None
-
-
-def run_cell(
-    cell: Cell,
-    x: Float[Tensor, "T B I"],
-    state: LayerState,
-    weights: Weights,
-    initial: LayerState,
-    resets: Bool[Tensor, "T B"] | None,
-) -> tuple[Float[Tensor, "T B H"], LayerState]:
-    """A layer over a window, cut into pieces where any stream's state is reset."""
-    cuts = [] if resets is None else resets.any(1).nonzero().flatten().tolist()
-    if not cuts:
-        return cell.sequence(x, state, weights)
-    assert resets is not None
-    outputs = []
-    for begin, end in zip([0, *cuts], [*cuts, len(x)], strict=True):
-        if end > begin:
-            y, state = cell.sequence(x[begin:end], state, weights)
-            outputs.append(y)
-        if end < len(x):
-            fresh = resets[end].to(x.device)[:, None]
-            state = {name: torch.where(fresh, initial[name], state[name]) for name in state}
-    return torch.cat(outputs), state

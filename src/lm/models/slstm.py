@@ -63,6 +63,8 @@ class SLSTM(Cell):
     mixed_precision: ClassVar[bool] = True
     hoists_input: ClassVar[bool] = True
     masks_state: ClassVar[bool] = True
+    gate_rows: ClassVar[tuple[str, ...]] = ("i", "f", "z", "o")
+    retention: ClassVar[str | None] = "f"
 
     def __init__(
         self,

@@ -31,6 +31,8 @@ class TrainerConfig:
             a copy of it.
         keep: newest checkpoints kept, all of which verify, besides the best.
         log_every: steps between log points; the device is read only then.
+        inspect_every: steps between looks at gradients over lag, gates and updates, as `lm inspect`
+            takes them of a checkpoint; None is off.
         tokens_axis: tokens instead of steps on TensorBoard's x-axis.
         sample_tokens: tokens of the sample generated at every validation; 0 is off.
         sample_prompt: what a sample begins with; None is what suits the corpus.
@@ -59,6 +61,7 @@ class TrainerConfig:
     save_in_background: bool = False
     keep: int = 2
     log_every: int = 20
+    inspect_every: int | None = None
     tokens_axis: bool = False
     sample_tokens: int = 120
     sample_prompt: str | None = None
@@ -70,7 +73,7 @@ class TrainerConfig:
         for name in (
             "batch_size", "window", "accumulate", "max_epochs", "max_steps", "max_tokens",
             "valid_every", "valid_streams", "patience", "max_bad_steps", "save_every", "keep",
-            "log_every",
+            "log_every", "inspect_every",
         ):  # fmt: skip
             checks.at_least(f"trainer.{name}", getattr(self, name), 1)
         checks.at_least("trainer.sample_tokens", self.sample_tokens, 0)

@@ -3,12 +3,15 @@
 import logging
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from lm.data.store import TokenStore
 from lm.data.streams import Window
 from lm.errors import NumericError, Stopped
 from lm.evaluation import evaluate
+from lm.inspection.during_training import inspected_step, write_step
 from lm.metrics import tags
 from lm.metrics.perplexity import exp
 from lm.runtime.randomness import generator
@@ -46,7 +49,8 @@ class Trainer(Run):
         while (reason := self.limits.reached(progress)) is None:
             length = self.windows.length(progress.step)
             window = self.streams.window(progress.position, length)
-            self.train(window)
+            with self.inspected_if_due(window):
+                self.train(window)
             if progress.step % config.log_every == 0:
                 self.log()
             if self.evaluate_if_due() or self.save_due():
@@ -100,6 +104,7 @@ class Trainer(Run):
             tags.TRAIN_PERPLEXITY: exp(interval.loss),
             tags.LEARNING_RATE: self.optimizers.lr,
             tags.GRADIENT_NORM: interval.gradient_norm,
+            tags.LARGEST_GRADIENT_NORM: interval.largest_norm,
             tags.CLIP_FRACTION: interval.clip_fraction,
             tags.SKIPPED_STEPS: float(interval.skipped),
             tags.TOKENS_PER_SECOND: rate,
@@ -107,6 +112,8 @@ class Trainer(Run):
             tags.SAVE_SECONDS: self.saver.seconds,
             tags.EPOCH: self.epochs_done,
         }
+        if self.config.clip.norm is not None:
+            values[tags.CLIP_THRESHOLD] = self.config.clip.norm
         per_byte = bits_per_byte_factor(self.streams.store)
         if per_byte is not None:
             values[tags.TRAIN_BITS_PER_BYTE] = interval.loss * per_byte
@@ -121,6 +128,17 @@ class Trainer(Run):
                 "Lower optim.lr or set trainer.clip.norm; the last checkpoint is good: "
                 f"resume={self.directory.path}",
             )
+
+    @contextmanager
+    def inspected_if_due(self, window: Window) -> Iterator[None]:
+        """Look inside the model every `inspect_every` steps, as it reads the window of the step."""
+        every = self.config.inspect_every
+        if every is None or (self.progress.step + 1) % every:
+            yield
+            return
+        with inspected_step(self.model, window, self.state) as found:
+            yield
+        write_step(self.writer, self.progress.step, self.progress.tokens, found)
 
     def evaluate_if_due(self) -> bool:
         """Validate at the end of an epoch or every `valid_every` steps, and at the run's end."""

@@ -9,7 +9,10 @@ from torch import Tensor
 from lm.errors import CheckpointError
 from lm.runtime.untrusted import REMEDY, check_tensors
 
-_FIELDS = ("nats", "tokens", "norm", "clipped", "good", "skipped", "bad_run", "worst_run")
+_FIELDS = (
+    *("nats", "tokens", "norm", "largest_norm", "clipped", "good"),
+    *("skipped", "bad_run", "worst_run"),
+)
 _SUMS_OF_REALS = ("nats", "norm")
 
 
@@ -20,6 +23,7 @@ class Interval:
     Attributes:
         loss: mean nats per token over the steps that counted; NaN when all were skipped.
         gradient_norm: mean pre-clip norm.
+        largest_norm: largest pre-clip norm, of outlying steps too.
         clip_fraction: share of steps that were clipped.
         skipped: skipped steps since the start of the run.
         worst_run: most non-finite steps in a row since the last log point.
@@ -27,6 +31,7 @@ class Interval:
 
     loss: float
     gradient_norm: float
+    largest_norm: float
     clip_fraction: float
     skipped: int
     worst_run: int
@@ -61,6 +66,8 @@ class Statistics:
         zero = torch.zeros_like(sums["nats"])
         sums["nats"] += torch.where(skip, zero, nats)
         sums["norm"] += torch.where(skip, zero, norm)
+        finite = torch.where(bad, zero, norm)
+        torch.maximum(sums["largest_norm"], finite, out=sums["largest_norm"])
         sums["clipped"] += clipped & good
         sums["tokens"] += good * tokens
         sums["good"] += good
@@ -72,13 +79,14 @@ class Statistics:
         """One transfer to the host; starts the next interval."""
         values = dict(zip(self.sums, torch.stack(list(self.sums.values())).tolist(), strict=True))
         good = values["good"]
-        for name in ("nats", "tokens", "norm", "clipped", "good"):
+        for name in ("nats", "tokens", "norm", "largest_norm", "clipped", "good"):
             self.sums[name].zero_()
         self.sums["worst_run"].copy_(self.sums["bad_run"])
         nothing = float("nan")
         return Interval(
             loss=values["nats"] / values["tokens"] if values["tokens"] else nothing,
             gradient_norm=values["norm"] / good if good else nothing,
+            largest_norm=values["largest_norm"] if good else nothing,
             clip_fraction=values["clipped"] / good if good else nothing,
             skipped=int(values["skipped"]),
             worst_run=int(values["worst_run"]),

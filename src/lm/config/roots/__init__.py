@@ -5,6 +5,7 @@ from typing import Any
 from lm.config.roots.evaluate import EvaluateConfig
 from lm.config.roots.generate import GenerateConfig
 from lm.config.roots.import_ import ImportConfig
+from lm.config.roots.inspect import InspectConfig
 from lm.config.roots.training import (
     Interruption,
     ReproduceConfig,
@@ -17,6 +18,7 @@ __all__ = [
     "EvaluateConfig",
     "GenerateConfig",
     "ImportConfig",
+    "InspectConfig",
     "Interruption",
     "ReproduceConfig",
     "TrainConfig",
@@ -28,6 +30,7 @@ ROOTS: dict[str, type[Any]] = {
     "reproduce": ReproduceConfig,
     "verify-resume": VerifyResumeConfig,
     "evaluate": EvaluateConfig,
+    "inspect": InspectConfig,
     "generate": GenerateConfig,
     "import": ImportConfig,
 }
