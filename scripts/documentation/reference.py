@@ -50,8 +50,8 @@ class Reference:
             yield self._heading(3, f"lm {verb}", root)
             yield f"{VERBS[verb][:1].upper()}{VERBS[verb][1:]}.\n"
             rules = rules_of(root)
-            yield from self._fields(root, "", rules, chosen(verb))
-            yield from self._parts([root], "", rules)
+            yield from self._fields(root, "", rules, chosen(verb), f"lm {verb}: ")
+            yield from self._parts([root], "", rules, f"lm {verb}: ")
 
     def _groups(self) -> Iterator[str]:
         yield self._heading(2, "groups")
@@ -87,16 +87,22 @@ class Reference:
         yield from _also_set(group, name)
 
     def _fields(
-        self, schema: type, prefix: str, rules: Rules, groups: Mapping[str, str] = {}
+        self,
+        schema: type,
+        prefix: str,
+        rules: Rules,
+        groups: Mapping[str, str] = {},
+        owner: str = "",
     ) -> Iterator[str]:
         """A schema's own fields, and where those stand that it derives.
 
         Args:
             groups: the option of each group that is chosen if nothing is said.
+            owner: before the headings of the parts that its fields hold.
         """
         fields = own_fields(schema, prefix, rules)
         if fields:
-            yield table(_COLUMNS, [self._row(schema, prefix, each, groups) for each in fields])
+            yield table(_COLUMNS, [self._row(prefix, each, groups, owner) for each in fields])
         for field in fields:
             if not field.description:
                 self.undescribed.append(f"{schema.__module__}.{schema.__name__}.{field.name}")
@@ -104,25 +110,28 @@ class Reference:
         if homes:
             yield f"{'Also' if fields else 'Has'} the fields of {', '.join(map(link, homes))}.\n"
 
-    def _row(self, schema: type, prefix: str, field: Field, groups: Mapping[str, str]) -> list[str]:
+    def _row(self, prefix: str, field: Field, groups: Mapping[str, str], owner: str) -> list[str]:
         name, kind, default = f"{prefix}{field.name}", field.kind, field.default
         if field.group:
             kind = f"group {link(field.group)}"
             default = f"`{groups.get(field.group, 'null')}`"
         elif field.part:
             # A part that several fields hold is described under the first one's name.
-            kind = f"fields of {link(self._homes.setdefault(field.part, name))}"
+            home = self._homes.setdefault(field.part, f"{owner}{name}")
+            kind = f"fields of {link(home)}"
         return [f"`{name}`", kind, cell(default), cell(field.rule), cell(field.description)]
 
-    def _parts(self, schemas: Iterable[type], prefix: str, rules: Rules) -> Iterator[str]:
+    def _parts(
+        self, schemas: Iterable[type], prefix: str, rules: Rules, owner: str = ""
+    ) -> Iterator[str]:
         """The schemas that the fields of `schemas` hold, and those that these hold."""
         for field in (each for s in schemas for each in own_fields(s, prefix, rules)):
             name = f"{prefix}{field.name}"
-            if field.part and self._homes[field.part] == name:
-                yield self._heading(4, name)
+            if field.part and self._homes[field.part] == f"{owner}{name}":
+                yield self._heading(4, f"{owner}{name}")
                 yield f"{summary(field.part)}\n"
-                yield from self._fields(field.part, f"{name}.", rules)
-                yield from self._parts([field.part], f"{name}.", rules)
+                yield from self._fields(field.part, f"{name}.", rules, owner=owner)
+                yield from self._parts([field.part], f"{name}.", rules, owner)
 
     def _overlays(self) -> Iterator[str]:
         yield self._heading(2, "overlays")

@@ -103,7 +103,8 @@ def described(schema: type, name: str) -> str:
     texts = (attributes(parent).get(name) for parent in schema.__mro__)
     text = next(filter(None, texts), "")
     if elsewhere := re.fullmatch(r"as in `(\w+)`\.?", text):
-        return described(vars(sys.modules[schema.__module__])[elsewhere[1]], name)
+        other = vars(sys.modules[schema.__module__]).get(elsewhere[1])
+        return "" if other is None else described(other, name)
     return text
 
 
