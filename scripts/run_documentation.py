@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from documentation.blocks import Block, PageError, blocks_of
-from documentation.environment import ROOT, existing, fresh
+from documentation.environment import ROOT, InstallationError, existing, fresh
 from documentation.running import BlockError, pages, run_page
 
 _SHOWN = 90
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _list(chosen)
         else:
             _run(chosen, options)
-    except (PageError, BlockError) as error:
+    except (PageError, BlockError, InstallationError) as error:
         print(f"run_documentation: {error}", file=sys.stderr)
         return 1
     return 0

@@ -18,6 +18,10 @@ INSTALL = (
 _UNSET = ("LM_PLUGINS", "LM_TRACEBACK", "PYTHONPATH", "VIRTUAL_ENV")
 
 
+class InstallationError(Exception):
+    """A step of the installation that failed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Environment:
     """What a block's commands find.
@@ -41,21 +45,32 @@ class Environment:
 
 
 def fresh(folder: Path) -> Environment:
-    """A clone of the checkout's last commit, installed as README.md says."""
+    """A clone of the checkout's last commit, installed as README.md says.
+
+    Raises:
+        InstallationError: with what was said.
+    """
     clone = folder / "lm"
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
     first = Environment(Path(sys.executable).parent, folder / "cache")
+    _do(["git", "clone", "--quiet", str(ROOT), str(clone)], folder, first)
     for command in INSTALL:
-        subprocess.run(
-            ["bash", "-c", command],
-            cwd=clone,
-            env=first.variables(),
-            check=True,
-            stdout=subprocess.DEVNULL,
-        )
+        _do(["bash", "-c", command], clone, first)
     return Environment(clone / ".venv/bin", folder / "cache")
 
 
 def existing(programs: Path, folder: Path) -> Environment:
     """An environment that is there, with this checkout's source as it is now."""
     return Environment(programs.absolute(), folder / "cache", ROOT / "src")
+
+
+def _do(arguments: list[str], folder: Path, environment: Environment) -> None:
+    done = subprocess.run(
+        arguments,
+        cwd=folder,
+        env=environment.variables(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise InstallationError(f"{' '.join(arguments)}\n{done.stdout}{done.stderr}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from documentation.blocks import Block, blocks_of, commands_of
 from documentation.environment import ROOT, Environment
 
-PAGES = ("README.md", "docs/tutorial.md", "docs/howto/*.md")
+PAGES = ("README.md", "docs/*.md", "docs/howto/*.md")
 """The pages whose blocks are run."""
 
 _TIMEOUT = 900  # in seconds: a block that takes longer is not for a page
