@@ -26,7 +26,7 @@ _SHOWN = 90
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run or list; the exit code is 1 where a page does not hold."""
     options = _parser().parse_args(arguments)
-    chosen = [page.absolute().relative_to(ROOT) for page in options.page or ()] or pages()
+    chosen = options.page or pages()
     try:
         if options.list:
             _list(chosen)
@@ -40,11 +40,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--page", type=Path, action="append", help="one page; may be repeated")
+    parser.add_argument("--page", type=_page, action="append", help="one page; may be repeated")
     parser.add_argument("--list", action="store_true", help="show the blocks, run nothing")
     parser.add_argument("--keep", action="store_true", help="keep the folder that all happens in")
-    parser.add_argument("--environment", type=Path, help="a virtual environment to use as it is")
+    parser.add_argument(
+        "--environment", type=_programs, help="a virtual environment, used as it is"
+    )
     return parser
+
+
+def _page(given: str) -> Path:
+    page = Path(given).resolve()
+    if not page.is_file() or not page.is_relative_to(ROOT):
+        raise argparse.ArgumentTypeError(f"no page of this checkout: {given}")
+    return page.relative_to(ROOT)
+
+
+def _programs(given: str) -> Path:
+    """The folder with an environment's programs."""
+    programs = Path(given).absolute() / "bin"
+    if not (programs / "lm").exists():
+        raise argparse.ArgumentTypeError(f"lm is not installed in {given}")
+    return programs
 
 
 def _list(chosen: Sequence[Path]) -> None:
@@ -62,7 +79,7 @@ def _run(chosen: Sequence[Path], options: argparse.Namespace) -> None:
             environment = fresh(folder)
             print(f"{time.perf_counter() - begun:6.1f} s  cloned and installed", flush=True)
         else:
-            environment = existing(options.environment / "bin", folder)
+            environment = existing(options.environment, folder)
         for page in chosen:
             for done in run_page(page, folder / page.with_suffix(""), environment):
                 skipped = f"skipped ({done.block.skip}): " if done.block.skip else ""

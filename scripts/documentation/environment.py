@@ -60,7 +60,7 @@ def fresh(folder: Path) -> Environment:
 
 def existing(programs: Path, folder: Path) -> Environment:
     """An environment that is there, with this checkout's source as it is now."""
-    return Environment(programs.absolute(), folder / "cache", ROOT / "src")
+    return Environment(programs, folder / "cache", ROOT / "src")
 
 
 def _do(arguments: list[str], folder: Path, environment: Environment) -> None:
