@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lm.data import encoder
 from lm.data import pieces as pieces_module
 from lm.data import prepare as prepare_module
 from lm.data.corpus import SPLITS, Corpus, Document, Unit
@@ -73,7 +74,7 @@ def test_lines_are_encoded_one_by_one(
 ) -> None:
     monkeypatch.setattr(pieces_module, "TARGET_BYTES", target)
     monkeypatch.setattr(pieces_module, "LONGEST_BYTES", 16)
-    monkeypatch.setattr(prepare_module, "BATCH_BYTES", 11)
+    monkeypatch.setattr(encoder, "BATCH_BYTES", 11)
     corpus = corpus_of(tmp_path, TEXT, b"", b"end\n")
     prepared = prepare(corpus, config_of(kind), Unit.line, tmp_path / "cache")
     tokenizer, store = prepared.tokenizer, prepared.stores["train"]

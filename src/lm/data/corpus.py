@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from lm import checks
+from lm.data.truth import Truth
 from lm.errors import DataError
 
 SPLITS = ("train", "valid", "test")
@@ -22,11 +23,16 @@ class Unit(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A byte range of a file; the whole file unless said otherwise."""
+    """A byte range of a file; the whole file unless said otherwise.
+
+    Attributes:
+        truth: what the bytes of the file cost the source that drew them, where that is known.
+    """
 
     path: Path
     start: int = 0
     stop: int | None = None
+    truth: Truth | None = None
 
     def chunks(self, size: int = 1 << 20) -> Iterator[bytes]:
         """The bytes, unchanged, at most `size` at a time.

@@ -3,20 +3,25 @@
 header.json              types, counts, SHA-256 of every file; written last
 shard-00000.bin …        token ids, little-endian, as narrow as the vocabulary allows
 units.bin                uint64: position of the last token of each unit; absent for streams
+floor.bin recalled.bin   of each token, where its source is known (`lm.data.truth`)
 """
 
 import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float, UInt8
+from numpy import ndarray
 from numpy.typing import NDArray
 
 from lm.data.pieces import TextCounts
-from lm.data.store_header import HEADER, Header, check_files, read_header
+from lm.data.store_header import HEADER, File, Header, check_files, read_header
 from lm.data.store_writer import StoreWriter
+from lm.data.truth import MARKS_DTYPE, NATS_DTYPE, TokenTruth
 from lm.errors import DataError
 from lm.runtime.files import folder_atomically, storage_errors
 
@@ -28,10 +33,13 @@ _REMEDY = "Delete that folder; it is prepared again when needed."
 
 
 class Block(NamedTuple):
-    """Consecutive token ids, and the positions in the split of those that end a unit."""
+    """Consecutive token ids, the positions in the split of those that end a unit, and what the
+    source of the text knows of them.
+    """
 
     ids: NDArray[np.int64]
     unit_ends: NDArray[np.int64] | None = None
+    truth: TokenTruth | None = None
 
 
 class TokenStore:
@@ -105,6 +113,31 @@ class TokenStore:
             counts += np.bincount(self[begin : begin + (1 << 20)], minlength=vocab_size)
         return counts
 
+    @cached_property
+    def floor(self) -> Float[ndarray, " N"] | None:
+        """Nats of each target, all tokens but the first, under the source that drew the text.
+
+        None where the source is unknown, or the tokens are not the text, so that predicting them
+        is another task than predicting it.
+        """
+        return self._known(self.header.floor, NATS_DTYPE)
+
+    @cached_property
+    def recalled(self) -> UInt8[ndarray, " N"] | None:
+        """The mark of each target; None where no symbols follow from earlier ones."""
+        return self._known(self.header.recalled, MARKS_DTYPE)
+
+    def _known(self, file: File | None, dtype: str) -> ndarray | None:
+        if file is None or self.lossless_reason() is not None:
+            return None
+        items: ndarray = np.memmap(self.path / file.name, dtype, "r", shape=(file.items,))
+        return items[1:]
+
+    @cached_property
+    def floor_nats(self) -> float | None:
+        """Their sum."""
+        return None if self.floor is None else float(self.floor.sum())
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 over the hashes of the files: the tokens and the unit boundaries."""
@@ -132,11 +165,11 @@ class TokenStore:
         if (self.header.tokenizer, self.header.vocab_size) != (tokenizer, vocab_size):
             raise DataError(f"token store {self.path} is of another tokenizer", _REMEDY)
         highest = 0
-        for file in self.header.files:
+        for file in self.header.all_files:
             digest = hashlib.sha256()
             for chunk in self._chunks(file.name):
                 digest.update(chunk)
-                if file is not self.header.units:
+                if file in self.header.shards:
                     highest = max(highest, int(np.frombuffer(chunk, self.header.dtype).max()))
             if digest.hexdigest() != file.sha256:
                 raise DataError(f"{self.path / file.name} is damaged: its hash differs", _REMEDY)
@@ -178,6 +211,6 @@ def write_store(
     with storage_errors(f"write {path}"), folder_atomically(path) as new, ExitStack() as stack:
         writer = StoreWriter(new, vocab_size, shard_tokens, stack)
         for block in blocks:
-            writer.add(block.ids, block.unit_ends)
+            writer.add(*block)
         writer.finish(tokenizer, counts or TextCounts())
     return TokenStore.open(path)

@@ -9,7 +9,7 @@ import numpy as np
 
 FORMAT = 1
 HEADER = "header.json"
-UNITS = "units.bin"
+UNITS, FLOOR, RECALLED = "units.bin", "floor.bin", "recalled.bin"
 _LARGEST_HEADER = 16 * 2**20
 
 
@@ -35,6 +35,8 @@ class Header:
         rewritten_lines: lines that decode to other whitespace.
         max_id: the largest id that occurs.
         units: None where the text is one stream.
+        floor: float64 nats of each token under the source that drew the text, where it is known.
+        recalled: uint8 mark of each token, where some follow from earlier ones (`lm.data.truth`).
     """
 
     format: int
@@ -51,11 +53,18 @@ class Header:
     rewritten_lines: int
     shards: tuple[File, ...]
     units: File | None
+    floor: File | None = None
+    recalled: File | None = None
 
     @property
     def files(self) -> tuple[File, ...]:
         """The shards, then the units if there are any."""
         return self.shards if self.units is None else (*self.shards, self.units)
+
+    @property
+    def all_files(self) -> tuple[File, ...]:
+        """These, and what is known of the tokens."""
+        return *self.files, *(file for file in (self.floor, self.recalled) if file is not None)
 
     @property
     def predicted_bytes(self) -> int:
@@ -91,9 +100,13 @@ def read_header(path: Path) -> Header:
         raise ValueError(f"{HEADER} is too large")
     data: dict[str, Any] = json.loads(path.read_bytes())
     shards = tuple(File(**shard) for shard in data.pop("shards"))
-    units = data.pop("units")
-    header = Header(**data, shards=shards, units=None if units is None else File(**units))
-    owners: list[Header | File] = [header, *header.files]
+    # A store of before these were known lacks them.
+    beside: dict[str, Any] = {name: data.pop(name, None) for name in ("units", "floor", "recalled")}
+    files: dict[str, Any] = {
+        name: None if value is None else File(**value) for name, value in beside.items()
+    }
+    header = Header(**data, shards=shards, **files)
+    owners: list[Header | File] = [header, *header.all_files]
     for owner in owners:
         for entry in fields(owner):
             value = getattr(owner, entry.name)
@@ -120,6 +133,11 @@ def check_files(path: Path, header: Header) -> None:
     expected = {shard_name(k): (shard, itemsize) for k, shard in enumerate(header.shards)}
     if header.units is not None:
         expected[UNITS] = (header.units, 8)
+    for known, name, width in ((header.floor, FLOOR, 8), (header.recalled, RECALLED, 1)):
+        if known is not None:
+            if known.items != header.num_tokens:
+                raise ValueError(f"{name} has {known.items} items for {header.num_tokens} tokens")
+            expected[name] = (known, width)
     for name, (file, width) in expected.items():
         found = (path / name).stat().st_size
         if file.name != name or found != file.items * width:

@@ -5,12 +5,24 @@ import json
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lm.data.pieces import TextCounts
-from lm.data.store_header import FORMAT, HEADER, UNITS, File, Header, dtype_of, shard_name
+from lm.data.store_header import (
+    FLOOR,
+    FORMAT,
+    HEADER,
+    RECALLED,
+    UNITS,
+    File,
+    Header,
+    dtype_of,
+    shard_name,
+)
+from lm.data.truth import MARKS_DTYPE, NATS_DTYPE, TokenTruth
 from lm.errors import DataError
 from lm.runtime.files import sync
 
@@ -25,7 +37,7 @@ class _Writer:
         self._digest = hashlib.sha256()
         self.items = 0
 
-    def write(self, values: NDArray[np.int64]) -> None:
+    def write(self, values: NDArray[Any]) -> None:
         raw = values.astype(self._dtype).tobytes()
         self._file.write(raw)
         self._digest.update(raw)
@@ -46,12 +58,18 @@ class StoreWriter:
         self._shard_tokens = shard_tokens
         self._stack = stack
         self._shard: _Writer | None = None
-        self._units: _Writer | None = None
+        self._beside: dict[str, _Writer] = {}
         self._shards: list[File] = []
         self._max_id = 0
 
-    def add(self, ids: NDArray[np.int64], unit_ends: NDArray[np.int64] | None) -> None:
-        """Append tokens, filling shard after shard, and the positions that end a unit.
+    def add(
+        self,
+        ids: NDArray[np.int64],
+        unit_ends: NDArray[np.int64] | None,
+        truth: TokenTruth | None = None,
+    ) -> None:
+        """Append tokens, filling shard after shard, the positions that end a unit, and what the
+        tokens cost their source.
 
         Raises:
             DataError: an id is outside the vocabulary.
@@ -69,9 +87,17 @@ class StoreWriter:
                 self._shards.append(self._shard.close())
                 self._shard = None
         if unit_ends is not None:
-            if self._units is None:
-                self._units = _Writer(self._folder / UNITS, "<u8", self._stack)
-            self._units.write(unit_ends)
+            self._add_beside(UNITS, "<u8", unit_ends)
+        if truth is not None:
+            self._add_beside(FLOOR, NATS_DTYPE, truth.nats)
+            if truth.recalled is not None:
+                self._add_beside(RECALLED, MARKS_DTYPE, truth.recalled)
+
+    def _add_beside(self, name: str, dtype: str, values: NDArray[Any]) -> None:
+        """Append to a file of what is known of the tokens."""
+        if name not in self._beside:
+            self._beside[name] = _Writer(self._folder / name, dtype, self._stack)
+        self._beside[name].write(values)
 
     def _check_range(self, ids: NDArray[np.int64]) -> None:
         low, high = int(ids.min(initial=0)), int(ids.max(initial=0))
@@ -93,6 +119,7 @@ class StoreWriter:
             self._shards.append(self._shard.close())
         if not self._shards:
             raise DataError("the text has no tokens", "Give a text with at least one word.")
+        beside = {name: writer.close() for name, writer in self._beside.items()}
         header = Header(
             format=FORMAT,
             dtype=dtype_of(self._vocab_size),
@@ -107,7 +134,9 @@ class StoreWriter:
             unknown_count=counts.unknown_count,
             rewritten_lines=counts.rewritten_lines,
             shards=tuple(self._shards),
-            units=None if self._units is None else self._units.close(),
+            units=beside.get(UNITS),
+            floor=beside.get(FLOOR),
+            recalled=beside.get(RECALLED),
         )
         (self._folder / HEADER).write_text(json.dumps(asdict(header), indent=1), encoding="utf-8")
         sync(self._folder / HEADER)

@@ -1,4 +1,4 @@
-"""How sure a number is: bootstrap intervals and paired tests over blocks of text.
+"""How sure a number is: bootstrap intervals, paired tests and standard errors over blocks of text.
 
 Neighbouring tokens are hard or easy together, so that whole blocks are resampled, not tokens
 (Künsch 1989; for documents: Koehn 2004): the documents or lines where the state is reset by them
@@ -131,6 +131,21 @@ def interval(nats: Float[Tensor, " N"], blocks: Blocks, config: BootstrapConfig)
     tail = (1 - config.level) / 2
     low, high = means.quantile(means.new_tensor([tail, 1 - tail])).tolist()
     return Interval(low, high)
+
+
+def standard_error(values: Float[Tensor, " N"], blocks: Blocks) -> float | None:
+    """Of the mean of all values, each block being one observation; None with too few blocks.
+
+    The mean is a ratio, Σ sums / Σ sizes, since blocks differ in size; with K blocks its variance
+    is K/(K−1) · Σ (sum − mean · size)² / N² (Cochran 1977, Sampling Techniques, equation 6.13).
+    """
+    if not blocks.enough:
+        return None
+    sums, sizes = blocks.sums(values), blocks.sizes.double()
+    num_blocks = len(sums)
+    deviations = sums - sums.sum() / sizes.sum() * sizes
+    variance = num_blocks / (num_blocks - 1) * deviations.square().sum() / sizes.sum() ** 2
+    return variance.sqrt().item()
 
 
 @dataclass(frozen=True, slots=True)

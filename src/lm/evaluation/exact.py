@@ -7,13 +7,15 @@ The chunk length changes nothing but rounding.
 
 from collections.abc import Callable, Iterable, Iterator
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from lm.data.corpus import Unit
 from lm.data.store import TokenStore
 from lm.data.streams import Streams, Window
+from lm.data.truth import RECALL_ENDS
 from lm.errors import DataError
 from lm.metrics.perplexity import Score
 from lm.models import LanguageModel
@@ -66,14 +68,20 @@ def evaluate(
     # MPS has no float64.
     exact = torch.float32 if model.device.type == "mps" else torch.float64
     total = torch.zeros((), dtype=exact, device=model.device)
+    right = None if store.recalled is None else torch.zeros(num_targets, dtype=torch.bool)
     position = 0
     with exact_products():
-        for part, nll in losses(model, streams.evaluation_windows()):
+        for part, nll, hits in predictions(
+            model, streams.evaluation_windows(), ranked=right is not None
+        ):
             total += nll.sum(dtype=exact)
             if out is not None:
                 _place(out, nll, streams.evaluation_starts, position)
+            if right is not None and hits is not None:
+                _place(right, hits, streams.evaluation_starts, position)
             position += len(nll)
             on_window(part.num_targets)
+    num_recalled, num_right = (0, 0) if right is None else recall(store, right)
     return Score(
         nats=total.item(),
         num_tokens=num_targets,
@@ -81,7 +89,29 @@ def evaluate(
         num_words=store.header.predicted_words,
         num_streams=num_streams,
         lossy=store.lossless_reason(),
+        floor_nats=store.floor_nats,
+        num_recalled=num_recalled,
+        num_recalled_right=num_right,
     )
+
+
+def recall(store: TokenStore, right: Bool[Tensor, " N"]) -> tuple[int, int]:
+    """Symbols that follow from earlier ones, and how many of them were predicted.
+
+    A symbol of several tokens is predicted when each of them is.
+
+    Args:
+        right: whether each target is the model's first choice.
+    """
+    assert store.recalled is not None
+    marks = torch.from_numpy(np.array(store.recalled))
+    inside = marks > 0
+    ends = marks[inside] == RECALL_ENDS
+    whole = int(ends.sum())
+    number = ends.cumsum(0) - ends.long()  # of the symbol that each token belongs to
+    # A text that was cut inside a symbol has tokens of one more, which does not count.
+    wrong = torch.bincount(number[~right[inside]], minlength=whole)[:whole]
+    return whole, int((wrong == 0).sum())
 
 
 def _place(out: Tensor, nll: Tensor, starts: list[int], position: int) -> None:
@@ -93,6 +123,18 @@ def _place(out: Tensor, nll: Tensor, starts: list[int], position: int) -> None:
 @torch.no_grad()
 def losses(model: LanguageModel, windows: Iterable[Window]) -> Iterator[tuple[Window, Tensor]]:
     """Each window with its nats per token [T, B], the state carried from one to the next."""
+    for part, nll, _ in predictions(model, windows):
+        yield part, nll
+
+
+@torch.no_grad()
+def predictions(
+    model: LanguageModel, windows: Iterable[Window], *, ranked: bool = False
+) -> Iterator[tuple[Window, Tensor, Tensor | None]]:
+    """The same, and with `ranked` whether each target [T, B] is the model's first choice.
+
+    That takes the probabilities of the whole vocabulary, which the loss alone does without.
+    """
     device = model.device
     state: State | None = None
     before = 0
@@ -102,6 +144,11 @@ def losses(model: LanguageModel, windows: Iterable[Window]) -> Iterator[tuple[Wi
             state = slice_streams(state, slice(num_streams))
         before = num_streams
         tokens, targets = part.tokens.to(device), part.targets.to(device)
-        output = model(tokens, targets, state, resets=part.resets)
-        state = output.state
-        yield part, output.nll
+        if ranked:
+            log_prob, state = model.log_prob(tokens, state, resets=part.resets)
+            nll = -log_prob.gather(-1, targets[..., None])[..., 0]
+            yield part, nll, log_prob.argmax(-1) == targets
+        else:
+            output = model(tokens, targets, state, resets=part.resets)
+            state = output.state
+            yield part, output.nll, None

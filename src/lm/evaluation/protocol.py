@@ -18,6 +18,7 @@ from lm.evaluation.bootstrap import (
     blocks_of,
     interval,
     paired,
+    standard_error,
 )
 from lm.evaluation.cache import Cache, CacheConfig
 from lm.evaluation.dynamic import TUNE_TOKENS, Dynamic
@@ -129,6 +130,8 @@ class Row:
 
     Attributes:
         interval: of the mean nats per token; None where there are too few blocks.
+        excess_error: standard error of the mean excess over the text's source; None where that is
+            unknown, or there are too few blocks.
         to_static: how it differs from the first line; None in that one.
         to_rival: how it differs from the same method of another model.
     """
@@ -138,6 +141,7 @@ class Row:
     values: dict[str, float]
     tuned_on: str | None
     interval: Interval | None
+    excess_error: float | None = None
     to_static: Paired | None = None
     to_rival: Paired | None = None
 
@@ -169,12 +173,14 @@ def measure(
     for method in methods:
         nats = method.nats(text)
         rival = others.get(method.name)
+        excess = text.excess(nats)
         row = Row(
             method=method.name,
             score=method.score(text),
             values=method.values,
             tuned_on=method.tuned_on,
             interval=interval(nats, blocks, config),
+            excess_error=None if excess is None else standard_error(excess, blocks),
             to_static=None
             if method is methods[0]
             else paired(nats, methods[0].nats(text), blocks, config),

@@ -7,6 +7,7 @@ from typing import Any
 
 from lm.evaluation.bootstrap import FEWEST, Interval, Paired
 from lm.evaluation.protocol import Row, Table, listed
+from lm.metrics.perplexity import exp
 
 
 def describe(table: Table) -> str:
@@ -15,9 +16,12 @@ def describe(table: Table) -> str:
         return _lines(table)
     (row,) = table.rows
     found = _between(row.interval)
-    return f"{table.split}  {row.score.describe()}  {_percent(table.level)} interval " + (
-        f"{found} ({table.blocks.what})" if found else f"n/a: {_too_few(table)}"
-    )
+    described = f"{table.split}  {row.score.describe()}  {_percent(table.level)} interval "
+    if not found:
+        return f"{described}n/a: {_too_few(table)}"
+    error = row.excess_error
+    certain = "" if error is None else f", excess's standard error {error:.4f}"
+    return f"{described}{found}{certain} ({table.blocks.what})"
 
 
 def _lines(table: Table) -> str:
@@ -31,10 +35,13 @@ def _lines(table: Table) -> str:
         f"{table.split}: {score.num_tokens:,} tokens, {score.num_bytes:,} bytes,"
         f" {score.num_words:,} words; {certain}"
     )
-    columns = [
-        ["method", "perplexity", f"{_percent(table.level)} interval", "bits/byte", "to static", ""],
-        *(_cells(row) for row in table.rows),
-    ]
+    interval = f"{_percent(table.level)} interval"
+    titles = ["method", "perplexity", interval, "bits/byte", "excess", "to static", ""]
+    columns = [titles, *(_cells(row) for row in table.rows)]
+    if score.floor is None:
+        columns = [cells[:4] + cells[5:] for cells in columns]
+    else:
+        head += f"; floor {score.floor:.4f} nats per token (perplexity {exp(score.floor):.2f})"
     tail = [] if score.lossy is None else [f"bits/byte n/a: {score.lossy}"]
     return "\n".join([head, *_aligned(columns), *tail])
 
@@ -48,9 +55,17 @@ def _cells(row: Row) -> list[str]:
         f"{row.score.perplexity:.2f}",
         _between(row.interval) or "n/a",
         "n/a" if bits is None else f"{bits:.4f}",
+        _excess(row),
         "" if change is None else f"{change.difference:+.4f}{_probability(change, ' ')}",
         f"{listed(row.values)}{tuned}",
     ]
+
+
+def _excess(row: Row) -> str:
+    if row.score.excess is None:
+        return ""
+    error = "" if row.excess_error is None else f" ± {row.excess_error:.4f}"
+    return f"{row.score.excess:.4f}{error}"
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -113,6 +128,11 @@ def _row_to_json(row: Row) -> dict[str, Any]:
         "bits_per_byte": score.bits_per_byte,
         "word_perplexity": score.word_perplexity,
         **score.to_json(),
+        "floor": score.floor,
+        "floor_perplexity": None if score.floor is None else exp(score.floor),
+        "excess": score.excess,
+        "excess_error": row.excess_error,
+        "recall_accuracy": score.recall_accuracy,
         "interval": None if row.interval is None else list(row.interval.perplexity),
         "values": row.values,
         "tuned_on": row.tuned_on,

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
+import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
@@ -74,6 +76,11 @@ class Text:
                 if not left:
                     return
 
+    def excess(self, nats: Float[Tensor, " N"]) -> Float[Tensor, " N"] | None:
+        """Nats of each target above those of the text's source; None where that is unknown."""
+        floor = self.store.floor
+        return None if floor is None else nats.double() - torch.from_numpy(np.array(floor))
+
     def score(self, nats: Float[Tensor, " N"]) -> Score:
         """What the nats of all targets of the split amount to."""
         assert len(nats) == len(self.store) - 1, (len(nats), len(self.store))
@@ -84,6 +91,7 @@ class Text:
             num_words=self.store.header.predicted_words,
             num_streams=1,
             lossy=self.store.lossless_reason(),
+            floor_nats=self.store.floor_nats,
         )
 
 

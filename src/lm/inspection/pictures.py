@@ -31,9 +31,11 @@ def gradient_flow(inspections: list[Inspection]) -> Figure:
         low, high = (np.array(band) / scale for band in (whole.low, whole.high))
         curves.fill_between(lags, low, high, color=colour(k), alpha=0.12, linewidth=0)
     for window in sorted({found.window for found in inspections}):
-        if window < inspections[0].flow.num_lags:
+        if window < (furthest := inspections[0].flow.num_lags):
+            side_of_line = "right" if 2 * window > furthest else "left"
             curves.axvline(window, color="grey", linestyle=":", linewidth=1)
-            curves.text(window, 1.3, f" window of training {window}", color="grey", fontsize=8)
+            text = f" window of training {window} "
+            curves.text(window, 1.3, text, color="grey", fontsize=8, ha=side_of_line)
     curves.set(
         yscale="log", ylim=(1e-6, 3), xlabel="lag k (steps back)",
         ylabel="‖∂L(t)/∂state(t-k)‖, largest = 1", title="How far back does it learn?",

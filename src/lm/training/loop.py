@@ -13,7 +13,7 @@ from lm.errors import NumericError, Stopped
 from lm.evaluation import evaluate
 from lm.inspection.during_training import inspected_step, write_step
 from lm.metrics import tags
-from lm.metrics.perplexity import exp
+from lm.metrics.perplexity import exp, floor_scalars
 from lm.runtime.randomness import generator
 from lm.sampling import SamplingConfig, generate
 from lm.training.run import Run
@@ -114,7 +114,10 @@ class Trainer(Run):
         }
         if self.config.clip.norm is not None:
             values[tags.CLIP_THRESHOLD] = self.config.clip.norm
-        per_byte = bits_per_byte_factor(self.streams.store)
+        store = self.streams.store
+        if store.floor_nats is not None:  # beside the loss that it bounds
+            values |= floor_scalars("train", store.floor_nats / (len(store) - 1))
+        per_byte = bits_per_byte_factor(store)
         if per_byte is not None:
             values[tags.TRAIN_BITS_PER_BYTE] = interval.loss * per_byte
         for part, norm in self.train_step.norms_by_part().items():

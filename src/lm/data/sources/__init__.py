@@ -11,6 +11,11 @@ from lm.data.sources.published import (
 from lm.data.sources.shakespeare import ShakespeareConfig
 from lm.data.sources.text import TextConfig
 from lm.data.sources.torch_source import TorchSourceConfig
+from lm.data.synthetic.copying import CopyConfig
+from lm.data.synthetic.dyck import DyckConfig
+from lm.data.synthetic.hmm import HmmConfig
+from lm.data.synthetic.markov import MarkovConfig
+from lm.data.synthetic.recalling import RecallConfig
 
 SOURCES: dict[str, type[DataConfig]] = {
     "torch_source": TorchSourceConfig,
@@ -21,4 +26,9 @@ SOURCES: dict[str, type[DataConfig]] = {
     "wikitext103": Wikitext103Config,
     "enwik8": Enwik8Config,
     "text8": Text8Config,
+    "markov": MarkovConfig,
+    "hmm": HmmConfig,
+    "dyck": DyckConfig,
+    "copy": CopyConfig,
+    "recall": RecallConfig,
 }

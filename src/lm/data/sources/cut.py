@@ -1,6 +1,7 @@
 """Cutting text files into contiguous splits by bytes, without tearing lines or characters."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -65,7 +66,7 @@ def first_bytes(documents: Sequence[Document], num_bytes: int) -> tuple[Document
         stop = size_of(document.path) if document.stop is None else document.stop
         if stop - document.start > num_bytes:
             cut = _boundary(document.path, document.start + num_bytes, MAX_REACH)
-            return (*kept, Document(document.path, document.start, min(cut, stop)))
+            return (*kept, replace(document, stop=min(cut, stop)))
         kept.append(document)
         num_bytes -= stop - document.start
         if num_bytes == 0:

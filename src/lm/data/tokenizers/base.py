@@ -84,6 +84,15 @@ class Tokenizer(ABC):
         """How many bytes of `text` the first of its `ids` stands for."""
         return len(self.decode(ids[:1]))
 
+    def token_ends(self, text: bytes, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The offset in `text` behind each of its `ids`, for a text without unknown tokens."""
+        return np.cumsum(self._lengths[ids])
+
+    @cached_property
+    def _lengths(self) -> NDArray[np.int64]:
+        """Bytes that each token stands for, where tokens put together are the text."""
+        return np.array([len(self.decode([i])) for i in range(self.vocab_size)], np.int64)
+
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the canonical JSON: equal exactly when the tokenizers are."""

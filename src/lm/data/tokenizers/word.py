@@ -88,6 +88,10 @@ class WordTokenizer(Tokenizer):
         assert match is not None, "a text with tokens has a word or a newline"
         return match.end()
 
+    def token_ends(self, text: bytes, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        # The whitespace before a word is its own.
+        return np.array([match.end() for match in _FIRST.finditer(text)], np.int64)
+
     def to_json(self) -> dict[str, object]:
         return {
             "format": FORMAT,
