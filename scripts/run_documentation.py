@@ -74,6 +74,8 @@ def _list(chosen: Sequence[Path]) -> None:
 
 def _run(chosen: Sequence[Path], options: argparse.Namespace) -> None:
     begun = time.perf_counter()
+    for page in chosen:
+        blocks_of(ROOT / page, page)  # what cannot be read is said before minutes of installing
     with _workplace(keep=options.keep) as folder:
         if options.environment is None:
             environment = fresh(folder)
