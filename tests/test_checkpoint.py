@@ -202,3 +202,86 @@ def test_a_damaged_best_is_replaced_by_the_newest_good_one(
     assert "taking the newest good checkpoint" in caplog.text
     with pytest.raises(CheckpointError, match="damaged"):
         read_any(tmp_path, "step-000000001")
+
+
+def runs_in(folder: Path, *names: str) -> None:
+    """Runs with a checkpoint each, whose weights tell them apart by their place in the list."""
+    for number, name in enumerate(names, start=1):
+        run = CheckpointFolder(folder / name / "checkpoints")
+        run.open_for_writing()
+        run.save(number, example(number), best=True, keep=1)
+
+
+EARLY, LATE = "2026-11-24_15-38-59_426f49", "2026-11-24_15-39-00_0000aa"
+
+
+def test_a_folder_of_runs_means_the_one_that_began_last(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="lm")
+    runs_in(tmp_path, LATE, EARLY)  # the order of writing, and so the files' times, mislead
+    folder, found = read_any(tmp_path, "best")
+    assert folder.parents[1] == tmp_path / LATE
+    assert found.state["progress"] == {"step": 1}
+    assert caplog.messages == [f"{tmp_path}: the newest run in it is {LATE}"]
+    caplog.clear()
+    assert read_any(tmp_path / EARLY, "best")[0].parents[1] == tmp_path / EARLY
+    assert not caplog.messages, "a run is itself"
+
+
+def test_a_newer_run_without_a_checkpoint_is_passed_over_aloud(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs_in(tmp_path, EARLY)
+    (tmp_path / LATE / "checkpoints").mkdir(parents=True)
+    assert read_any(tmp_path, "last")[0].parents[1] == tmp_path / EARLY
+    assert caplog.messages == [f"{tmp_path / LATE} is passed over: it has no checkpoint"]
+
+
+MULTIRUN = "multirun_2026-11-25_09-00-00_abcdef"
+
+
+@pytest.mark.parametrize(
+    ("names", "where", "cause", "remedy"),
+    [
+        ([EARLY, f"{EARLY[:-6]}0000aa"], "", ": the newest runs in it began in the same second",
+         f"Give one of them: */{EARLY[:-6]}0000aa, */{EARLY}."),
+        ([LATE, f"{MULTIRUN}/0", f"{MULTIRUN}/1"], "",
+         ": the newest runs in it are those of a multirun",
+         "Give one of them: */0, */1."),
+        ([f"{MULTIRUN}/{job}" for job in range(11)], f"/{MULTIRUN}",
+         " has 11 runs, none the newest",
+         f"Give one of them: */{MULTIRUN}/0, */{MULTIRUN}/1, */{MULTIRUN}/2 and 8 more."),
+        ([f"a/{LATE}", f"b/{LATE}"], "", None, "Give one of them: */a, */b."),
+    ],
+)  # fmt: skip
+def test_a_folder_that_could_mean_several_runs_is_refused_with_their_names(
+    tmp_path: Path, names: list[str], where: str, cause: str | None, remedy: str
+) -> None:
+    runs_in(tmp_path, *names)
+    folder = Path(f"{tmp_path}{where}")
+    with pytest.raises(CheckpointError) as refused:
+        read_any(folder, "best")
+    expected = f"no run or checkpoint at {folder}" if cause is None else f"{folder}{cause}"
+    assert refused.value.cause == expected
+    assert refused.value.remedy == remedy.replace("*", str(tmp_path))
+
+
+def test_the_number_of_a_job_means_that_of_the_newest_multirun(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="lm")
+    later = "multirun_2026-11-26_09-00-00_000000"
+    runs_in(tmp_path, f"{MULTIRUN}/0", f"{MULTIRUN}/1", f"{later}/0", EARLY)
+    assert read_any(tmp_path / "0", "best")[0].parents[1] == tmp_path / later / "0"
+    assert caplog.messages == [f"{tmp_path / '0'}: of the newest multirun, {later}/0"]
+    with pytest.raises(CheckpointError, match=r"no run or checkpoint at .*/1"):
+        read_any(tmp_path / "1", "best")  # an older multirun's is not meant
+
+
+def test_a_multirun_of_one_job_and_a_later_run_are_clear(tmp_path: Path) -> None:
+    runs_in(tmp_path, EARLY, f"{MULTIRUN}/0")
+    assert read_any(tmp_path, "best")[0].parents[1] == tmp_path / MULTIRUN / "0"
+    assert read_any(tmp_path / MULTIRUN, "best")[0].parents[1] == tmp_path / MULTIRUN / "0"
+    runs_in(tmp_path, "2026-11-26_00-00-00_abcdef", f"{MULTIRUN}/1")
+    assert read_any(tmp_path, "best")[0].parents[1].name == "2026-11-26_00-00-00_abcdef"

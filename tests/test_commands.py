@@ -102,6 +102,20 @@ def test_generate_is_decided_by_its_seed(capsys: pytest.CaptureFixture[str]) -> 
     assert "\na cat" in outputs[0]
 
 
+def test_the_folder_of_an_experiment_stands_for_its_newest_run(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run = train("name=a", "trainer.max_steps=4")
+    assert main(["evaluate", "run=runs/a"]) == 0
+    captured = capsys.readouterr()
+    assert f"runs/a: the newest run in it is {run.name}" in captured.err
+    assert lm.load("runs/a").path.parents[1] == run
+    assert main(["train", "resume=runs/a", "trainer.max_steps=6"]) == 0
+    assert f"resuming {run} at step 4" in capsys.readouterr().err
+    assert main(["evaluate", "run=runs"]) == 4
+    assert "no run or checkpoint at runs" in error(capsys)
+
+
 def test_load_generates_and_scores() -> None:
     loaded = lm.load(train("trainer.max_steps=60"))
     assert loaded.generate("a cat", num_tokens=5, seed=3) == loaded.generate(

@@ -158,6 +158,7 @@ def load(path: str | Path, *, checkpoint: str = "best", device: str = "cpu") -> 
     """The model and tokenizer of a run directory or a checkpoint, verified, in evaluation mode.
 
     Args:
+        path: a folder of runs, such as `runs/<name>`, stands for the newest run in it.
         checkpoint: of a run: `best`, `last` or a name such as `step-000001000`.
 
     Raises:

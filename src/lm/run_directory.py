@@ -23,7 +23,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from lm.checkpoint import CheckpointFolder
+from lm.checkpoint import CheckpointFolder, run_meant
 from lm.errors import CheckpointError, LmError, Stopped, StorageError
 from lm.runtime.device import cpu_name
 from lm.runtime.files import restore_interrupted, storage_errors, write_atomically
@@ -109,11 +109,12 @@ class RunDirectory:
 
     @classmethod
     def open(cls, path: Path) -> "RunDirectory":
-        """An existing run's directory.
+        """An existing run's directory; of a folder of runs, such as `runs/<name>`, the newest.
 
         Raises:
-            CheckpointError: there is no run.
+            CheckpointError: there is no run, or it is not clear which.
         """
+        path = run_meant(path)
         if not (path / "checkpoints").is_dir():
             raise CheckpointError(f"no run at {path}", "Give the run directory that training made.")
         return cls(path)

@@ -97,6 +97,21 @@ def test_wall_clock_patience_and_reasons() -> None:
     assert (progress.best_loss, progress.bad_evaluations) == (1.0, 0)
 
 
+def test_every_limit_that_was_reached_is_raised_to_go_on() -> None:
+    config = TrainerConfig(
+        max_epochs=3, max_steps=900, max_tokens=10**6, max_seconds=60, patience=2
+    )
+    limits = Limits(config, 300, None)
+    done = Progress(step=300, epoch=3, tokens=5000, seconds=9.0, bad_evaluations=1)
+    assert limits.raised(done) == ["trainer.max_epochs=8"]
+    later = Progress(step=900, epoch=3, tokens=5000, seconds=61.2, bad_evaluations=2)
+    assert limits.raised(later) == [
+        "trainer.max_epochs=8", "trainer.max_steps=1800", "trainer.max_seconds=122",
+        "trainer.patience=4",
+    ]  # fmt: skip
+    assert limits.raised(Progress()) == []
+
+
 def test_a_schedule_with_a_horizon_needs_more_than_a_clock() -> None:
     with pytest.raises(ConfigError, match="length of the run"):
         SCHEDULES["cosine"]().build(total_steps=None, epoch_of=lambda step: step // 10)

@@ -10,6 +10,7 @@ from lm.checkpoint.format import (
     verify,
     write,
 )
+from lm.checkpoint.newest import run_meant
 
 __all__ = [
     "MANIFEST",
@@ -18,6 +19,7 @@ __all__ = [
     "detached",
     "read",
     "read_any",
+    "run_meant",
     "verifies",
     "verify",
     "write",

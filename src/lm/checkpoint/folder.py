@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 
 from lm.checkpoint.format import MANIFEST, Checkpoint, read, verifies, write
+from lm.checkpoint.newest import listed, run_meant
 from lm.errors import CheckpointError
 from lm.runtime.files import (
     remove_folder,
@@ -122,20 +123,21 @@ def _step(folder: Path) -> int:
 
 
 def read_any(path: Path, which: str) -> tuple[Path, Checkpoint]:
-    """The checkpoint that a run directory or a checkpoint folder means, verified.
+    """The checkpoint that a run, a folder of runs or a checkpoint folder means, verified.
 
+    Of a folder of runs, such as `runs/<name>`, it is the newest: see `run_meant`.
     Where a run's `best` or `last` is damaged, the newest good one takes its place, and the log
     says so; a checkpoint named by its step has no substitute.
 
     Raises:
-        CheckpointError: there is none, or the one named is damaged.
+        CheckpointError: there is none, it is not clear which, or the one named is damaged.
     """
     if (path / MANIFEST).is_file():
         return path, read(path)
-    folder = CheckpointFolder(path / "checkpoints")
+    folder = CheckpointFolder(run_meant(path) / "checkpoints")
     if not folder.newest_first():
-        runs = sorted(str(found.parent) for found in path.glob("*/checkpoints"))
-        hint = f"Runs inside: {', '.join(runs[-3:])}." if runs else "Give a run directory."
+        inside = sorted({found.parents[1] for found in path.glob("*/*/checkpoints")})
+        hint = listed(inside) if inside else "Give a run directory, or a folder of runs."
         raise CheckpointError(f"no run or checkpoint at {path}", hint)
     try:
         found = folder.find(which)

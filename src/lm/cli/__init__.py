@@ -32,6 +32,7 @@ usage: lm <verb> [group=option] [field=value] …
   lm train                          the default model on the default corpus
   lm train model=rnn optim.lr=0.01  another cell, another learning rate
   lm train -m model=rnn,lstm        one run for each
+  lm generate run=runs/default      from the newest run of name=default
   lm <verb> --help                  every group, option and field
   lm <verb> --cfg job               the configuration that would be used
 

@@ -163,7 +163,7 @@ def build_corpus(data: DataConfig, cache: Path) -> Corpus:
 
 def _resume(path: Path, call: Invocation, held: ExitStack) -> Start:
     directory = RunDirectory.open(path)
-    _refuse_links(path)
+    _refuse_links(directory.path)
     held.enter_context(directory.owned())
     folder, checkpoint = directory.checkpoints.newest_good()
     found = opened(folder, checkpoint)
@@ -171,7 +171,7 @@ def _resume(path: Path, call: Invocation, held: ExitStack) -> Start:
     config = parse(composed, TrainConfig)
     compute = resumed_compute(config, checkpoint)
     progress = as_object(checkpoint.state.get("progress"), "state.progress")
-    log.info("resuming %s at step %d", path, Progress.from_json(progress).step)
+    log.info("resuming %s at step %d", directory.path, Progress.from_json(progress).step)
     return Start(
         config,
         composed,

@@ -203,18 +203,12 @@ def suggestions(trainer: Trainer, cache: str | None) -> list[str]:
     Args:
         cache: as configured; a run that goes on has to be told again.
     """
-    config, progress = trainer.config, trainer.progress
     path = shlex.quote(str(trainer.directory.path))
-    longer = f"trainer.max_epochs={progress.epoch + 5}"
-    if config.max_tokens is not None and progress.tokens >= config.max_tokens:
-        longer = f"trainer.max_tokens={2 * progress.tokens}"
-    if config.max_steps is not None and progress.step >= config.max_steps:
-        longer = f"trainer.max_steps={2 * progress.step}"
-    again = "" if cache is None else f" {shlex.quote(f'runtime.cache={cache}')}"
+    again = [] if cache is None else [shlex.quote(f"runtime.cache={cache}")]
     return [
         f"tensorboard --logdir {shlex.quote(str(trainer.directory.path.parent))}",
         f"lm generate run={path} prompt={shlex.quote(trainer.prompt)}",
-        f"lm train resume={path} {longer}{again}",
+        " ".join([f"lm train resume={path}", *trainer.limits.raised(trainer.progress), *again]),
     ]
 
 

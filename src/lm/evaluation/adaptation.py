@@ -41,9 +41,11 @@ class Rule(Enum):
 
 @dataclass(kw_only=True, slots=True)
 class DynamicConfig:
-    """Dynamic evaluation.
+    """Dynamic evaluation: the weights learn from the text that has been predicted.
 
     Attributes:
+        rule: how a segment's gradient becomes an update: plain `sgd`, or `rms`, scaled by the root
+            mean square of the gradients over training text.
         lr: η; None is tuned on the validation split.
         decay: λ, the pull back to the trained parameters; None is tuned on the validation split.
         segment: tokens between updates; the gradient reaches back as far.

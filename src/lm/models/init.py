@@ -42,11 +42,17 @@ _SCALES = {
 
 @dataclass(kw_only=True, slots=True)
 class PartInit:
-    """One part's scheme and its scale: bound, standard deviation or gain."""
+    """How one part of the model is filled.
+
+    Attributes:
+        kind: `default` is PyTorch's; `uniform` U(−scale, scale); `normal` N(0, scale²); `xavier`,
+            `orthogonal` and `identity` act per gate; `unigram` is of the output bias alone: the log
+            of each token's share of the training text.
+        scale: bound, standard deviation or gain; None is 0.1 for `uniform` and `normal`, 1 for
+            `xavier`, `orthogonal` and `identity`, and the others have none.
+    """
 
     kind: Scheme = Scheme.default
-    # Null: 0.1 for uniform and normal, a gain of 1 for the others; zeros, unigram and default
-    # have none.
     scale: float | None = None
 
     def __post_init__(self) -> None:
@@ -55,7 +61,16 @@ class PartInit:
 
 @dataclass(kw_only=True, slots=True)
 class InitConfig:
-    """The parts: embedding, the cells' input and recurrent matrices and biases, the output."""
+    """How the parts of a model are filled, by name.
+
+    Attributes:
+        embedding: the word vectors.
+        input: the cells' matrices that act on the layer below.
+        recurrent: the cells' matrices that act on the state.
+        bias: the cells' biases.
+        output: the matrices of the output layer.
+        output_bias: its bias.
+    """
 
     # Inputs of unit variance: with ±0.1 the first hundreds of steps learn little but frequencies.
     embedding: PartInit = field(default_factory=PartInit)

@@ -53,12 +53,17 @@ class RecurrentConfig(ModelConfig):
     Attributes:
         embedding_size: E; None is the first layer's H.
         hidden_size: H of every layer, unless `layer_sizes` names one size per layer.
+        num_layers: recurrent layers.
+        layer_sizes: H of each layer, from below, instead of `hidden_size` and `num_layers`.
         parameters: a budget such as `24M`; sets `hidden_size` to the largest that fits it.
         residual: a layer's input is added to its output, from the second layer on (He et al. 2016;
             Wu et al. 2016, section 3.1).
         skip: the head sees the sum of all layers' outputs (Graves 2013; Melis et al. 2018).
+        head: how features become probabilities: one softmax, an adaptive one with clusters of rare
+            words, or a mixture of several.
         tied: the output weight is the embedding's, through a projection where sizes differ.
         output_bias: the output layer has a bias.
+        initial_state: the recurrent state before the first token: zero, or a learned parameter.
         state_reset: probability that a stream begins a window of training at its initial state, so
             that the model learns to start without a past.
     """

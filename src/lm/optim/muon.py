@@ -34,6 +34,15 @@ class MuonConfig(OptimConfig):
     whose name begins neither with `embedding` nor with `head`. The gates of a cell lie stacked in
     one matrix and are orthogonalised together. The rest takes AdamW steps, whose fields begin
     with `adamw_`; both follow the same schedule.
+
+    Attributes:
+        momentum: decay of the running sum of gradients that is orthogonalised.
+        nesterov: orthogonalise that sum as it will be after the next gradient.
+        lr_adjustment: how an update is scaled by the shape [A, B] of its matrix: `original` by
+            √max(1, A/B), `match_rms_adamw` by 0.2 √max(A, B), so that AdamW's rates fit.
+        adamw_lr, adamw_weight_decay: of the AdamW steps.
+        adamw_beta1, adamw_beta2: decay of their running mean and second moment.
+        adamw_eps: added to their denominator.
     """
 
     kind: ClassVar[type[Any]] = torch.optim.Muon

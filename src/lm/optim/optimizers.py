@@ -20,6 +20,10 @@ class SGDConfig(OptimConfig):
 
     The default rate is that of word-level language models whose gradients are clipped to norm
     0.25 (pytorch/examples); without clipping it diverges.
+
+    Attributes:
+        momentum: decay of the running sum of gradients that is stepped along; 0 is off.
+        nesterov: step along that sum as it will be after the next gradient; needs `momentum`.
     """
 
     kind: ClassVar[type[Any]] = torch.optim.SGD
@@ -64,7 +68,11 @@ class MomentsConfig(OptimConfig):
 
 @dataclass(kw_only=True, slots=True)
 class AdamConfig(MomentsConfig):
-    """Adam (Kingma & Ba 2015), or AMSGrad (Reddi et al. 2018)."""
+    """Adam (Kingma & Ba 2015), or AMSGrad (Reddi et al. 2018).
+
+    Attributes:
+        amsgrad: divide by the largest second moment so far instead of the present one.
+    """
 
     kind: ClassVar[type[Any]] = torch.optim.Adam
 
@@ -83,7 +91,12 @@ class AdamWConfig(AdamConfig):
 
 @dataclass(kw_only=True, slots=True)
 class NAdamConfig(MomentsConfig):
-    """Adam with Nesterov momentum (Dozat 2016)."""
+    """Adam with Nesterov momentum (Dozat 2016).
+
+    Attributes:
+        momentum_decay: ψ: β1 is warmed up as β1 (1 − ½ · 0.96^(t ψ)).
+        decoupled_weight_decay: decay as in AdamW, instead of adding it to the gradient.
+    """
 
     kind: ClassVar[type[Any]] = torch.optim.NAdam
 
@@ -98,7 +111,11 @@ class NAdamConfig(MomentsConfig):
 
 @dataclass(kw_only=True, slots=True)
 class RAdamConfig(MomentsConfig):
-    """Rectified Adam: its own warm-up by the variance of the second moment (Liu et al. 2020)."""
+    """Rectified Adam: its own warm-up by the variance of the second moment (Liu et al. 2020).
+
+    Attributes:
+        decoupled_weight_decay: decay as in AdamW, instead of adding it to the gradient.
+    """
 
     kind: ClassVar[type[Any]] = torch.optim.RAdam
 
@@ -117,7 +134,13 @@ class AdamaxConfig(MomentsConfig):
 
 @dataclass(kw_only=True, slots=True)
 class AdagradConfig(OptimConfig):
-    """Rates that shrink with the squares seen so far (Duchi et al. 2011)."""
+    """Rates that shrink with the squares seen so far (Duchi et al. 2011).
+
+    Attributes:
+        lr_decay: η of the rate at step t: lr / (1 + (t − 1) η).
+        initial_accumulator_value: what the sum of squares begins with.
+        eps: added to the denominator.
+    """
 
     kind: ClassVar[type[Any]] = torch.optim.Adagrad
 
@@ -135,7 +158,12 @@ class AdagradConfig(OptimConfig):
 
 @dataclass(kw_only=True, slots=True)
 class AdadeltaConfig(OptimConfig):
-    """Adagrad with a decaying window and no unit of its own (Zeiler 2012)."""
+    """Adagrad with a decaying window and no unit of its own (Zeiler 2012).
+
+    Attributes:
+        rho: decay of the running means of squares, of gradients and of updates.
+        eps: added below both roots.
+    """
 
     kind: ClassVar[type[Any]] = torch.optim.Adadelta
 
@@ -151,7 +179,14 @@ class AdadeltaConfig(OptimConfig):
 
 @dataclass(kw_only=True, slots=True)
 class RMSpropConfig(OptimConfig):
-    """Division by a running root mean square (Hinton 2012; centred: Graves 2013, eq. 38-45)."""
+    """Division by a running root mean square (Hinton 2012; centred: Graves 2013, eq. 38-45).
+
+    Attributes:
+        alpha: decay of the running mean of squares.
+        eps: added to the denominator.
+        momentum: decay of the running sum of scaled gradients; 0 is off.
+        centered: subtract the square of the running mean: divide by the standard deviation.
+    """
 
     kind: ClassVar[type[Any]] = torch.optim.RMSprop
 

@@ -96,7 +96,9 @@ class StepConfig(ScheduleConfig):
     The defaults are those of the medium model of Zaremba et al. 2014.
 
     Attributes:
+        every_epochs: epochs between two divisions.
         factor: what the rate is divided by each time.
+        start_epoch: epochs before the first division.
         milestones: epochs after which it is divided instead, rising; None is off.
     """
 

@@ -19,6 +19,7 @@ class TrainerConfig:
         window: T, steps of truncated back-propagation.
         random_window: draw each window's length instead.
         accumulate: forward and backward passes per update; splits the streams, never the time.
+        clip: how gradients are clipped.
         averaging: validate, save and use averages of the weights.
         max_epochs, max_steps, max_tokens, max_seconds: limits; the first one reached ends the run.
         valid_every: steps between validations; None is once per epoch.
@@ -35,6 +36,7 @@ class TrainerConfig:
         tokens_axis: tokens instead of steps on TensorBoard's x-axis.
         sample_tokens: tokens of the sample generated at every validation; 0 is off.
         sample_prompt: what a sample begins with; None is what suits the corpus.
+        sample_temperature: of the samples' softmax; 0 takes the likeliest token.
         test: evaluate the best checkpoint on the test split at the end, exactly.
         bar: show a progress bar; off a terminal there is none in any case.
     """

@@ -119,3 +119,20 @@ class Limits:
         if config.patience is not None and progress.bad_evaluations >= config.patience:
             return f"no improvement in {progress.bad_evaluations} validations"
         return None
+
+    def raised(self, progress: Progress) -> list[str]:
+        """Overrides with which a run that has ended goes on: every limit that it has reached."""
+        config = self.config
+        seconds, bad = round(progress.seconds), progress.bad_evaluations
+        standings: dict[str, tuple[float | None, float, int]] = {
+            "max_epochs": (config.max_epochs, progress.epoch, progress.epoch + 5),
+            "max_steps": (config.max_steps, progress.step, 2 * progress.step),
+            "max_tokens": (config.max_tokens, progress.tokens, 2 * progress.tokens),
+            "max_seconds": (config.max_seconds, progress.seconds, max(1, 2 * seconds)),
+            "patience": (config.patience, bad, 2 * bad),
+        }
+        return [
+            f"trainer.{name}={more}"
+            for name, (limit, reached, more) in standings.items()
+            if limit is not None and reached >= limit
+        ]

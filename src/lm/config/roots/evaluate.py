@@ -19,7 +19,8 @@ class EvaluateConfig:
     """`lm evaluate`.
 
     Attributes:
-        run: a run directory or a checkpoint.
+        run: a run directory, a folder of runs such as `runs/<name>`, of which the newest is taken,
+            or a checkpoint.
         checkpoint: which one of the run: `best`, `last` or a name such as `step-000001000`.
         splits: what to evaluate on.
         method: how; what is not given of it is tuned on the validation split.

@@ -15,7 +15,8 @@ class GenerateConfig:
     """`lm generate`.
 
     Attributes:
-        run: a run directory or a checkpoint.
+        run: a run directory, a folder of runs such as `runs/<name>`, of which the newest is taken,
+            or a checkpoint.
         checkpoint: which one of the run: `best`, `last` or a name such as `step-000001000`.
         prompt: the text to go on from; taken to the letter. None begins after a line end.
         interactive: a dialogue in which the model goes on from all that was said; None is one on a

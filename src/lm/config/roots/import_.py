@@ -16,8 +16,8 @@ class ImportConfig:
     Attributes:
         path: the checkpoint file.
         vocabulary: its vocabulary: a word a line, in the order of their ids.
-        name: as in `TrainConfig`.
-        runs: as in `TrainConfig`.
+        name: the run's experiment; its directory is `<runs>/<name>/<date>_<time>_<id>/`.
+        runs: the folder of all runs.
         model: the architecture that the weights belong to.
         data: the corpus that the imported run is evaluated on by default.
     """

@@ -25,11 +25,19 @@ class TrainConfig:
         seed: of every random draw of the run.
         name: the run's experiment; its directory is `<runs>/<name>/<date>_<time>_<id>/`.
         runs: the folder of all runs.
-        resume: a run directory to continue exactly as it was configured.
-        init_from: a run or checkpoint whose weights and tokenizer a new run starts from.
+        resume: a run to continue exactly as it was configured; of a folder of runs, such as
+            `runs/<name>`, the newest.
+        init_from: a run (or folder of runs) or checkpoint whose weights and tokenizer a new run
+            starts from.
         freeze: name prefixes of parameters that are not trained, such as `embedding`.
         lr_scales: name prefix → factor on the learning rate of the parameters below it.
         extend_vocabulary: with `init_from`, add the words of the new corpus to its vocabulary.
+        model: the cell with its sizes, connections, head and regularisers.
+        data: the corpus.
+        tokenizer: how its text becomes tokens; `init_from` brings its own.
+        optim: the optimiser.
+        schedule: the learning rate's course.
+        trainer: streams and windows, limits, validation, saving and logging.
     """
 
     seed: int = 1

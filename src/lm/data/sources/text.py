@@ -23,6 +23,10 @@ class TextConfig(DataConfig):
     are cut off the end, validation before test, at line starts; the bytes stay as they are.
 
     Attributes:
+        path: the whole text, to be cut into splits.
+        train: the training split alone.
+        valid: the validation split.
+        test: the test split.
         pattern: which files of a folder count, such as `*.txt`.
         valid_fraction: share of the bytes for validation where `valid` is not given.
         test_fraction: share of the bytes for testing where `test` is not given.

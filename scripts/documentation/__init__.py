@@ -1,0 +1,1 @@
+"""What keeps the documentation true: a reference made from the schemas, pages that are run."""
