@@ -12,7 +12,7 @@ from lm.data.tokenizers import Tokenizer
 from lm.models import LanguageModel
 from lm.models.stepper import Advancing, stepper_after
 from lm.runtime.randomness import generator
-from lm.sampling import SamplingConfig, draw, line_end
+from lm.sampling import SamplingConfig, draw
 
 
 @dataclass(slots=True)
@@ -101,8 +101,8 @@ class Conversation:
 
     def _pieces(self, num_tokens: int) -> Iterator[str]:
         if self._stepper is None:  # as `lm generate` without a prompt
-            self._begin([line_end(self.tokenizer)])
-            self._text.skip([line_end(self.tokenizer)])
+            self._begin([self.tokenizer.line_end])
+            self._text.skip([self.tokenizer.line_end])
         assert self._stepper is not None
         for _ in range(num_tokens):
             token = draw(self._stepper.logits(), self.settings.sampling, self._draws)

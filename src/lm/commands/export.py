@@ -8,7 +8,6 @@ from lm.config import ExportConfig
 from lm.export.folder import Subject, check_format, check_free, export
 from lm.loading import load
 from lm.run_directory import RunDirectory
-from lm.sampling import line_end
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +26,7 @@ def run(config: ExportConfig) -> float:
         architecture=loaded.config.model,
         unit=loaded.config.data.unit,
         origin=loaded.path.name,
-        begin=line_end(loaded.tokenizer),
+        begin=loaded.tokenizer.line_end,
     )
     checked = export(subject, config.format, output)
     files = ", ".join(sorted(path.name for path in output.iterdir()))
