@@ -12,7 +12,8 @@ import numpy as np
 from lm import checks
 from lm.data.corpus import SPLITS, Corpus, DataConfig, Document
 from lm.data.synthetic.files import truth_of, write_split
-from lm.data.synthetic.process import Process
+from lm.data.synthetic.process import LINE_END, Process
+from lm.data.truth import NATS_DTYPE, Truth
 from lm.errors import ConfigError
 from lm.runtime.files import folder_atomically, restore_interrupted, storage_errors
 from lm.runtime.lock import exclusive
@@ -67,9 +68,11 @@ class SyntheticConfig(DataConfig):
                 if not folder.is_dir():
                     self._write(process, folder)
         train, valid, test = (
-            (Document(folder / f"{split}.txt", truth=truth_of(folder, split)),) for split in SPLITS
+            Document(folder / f"{split}.txt", truth=truth_of(folder, split)) for split in SPLITS
         )
-        return Corpus(self.kind, train, valid, test, tuple(self._notes(process)))
+        assert train.truth is not None
+        notes = self._notes(process, train.path, train.truth)
+        return Corpus(self.kind, (train,), (valid,), (test,), tuple(notes))
 
     def _write(self, process: Process, folder: Path) -> None:
         lengths = (self.tokens, self.valid_tokens, self.test_tokens)
@@ -88,10 +91,11 @@ class SyntheticConfig(DataConfig):
         text = json.dumps({"version": VERSION, **values}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def _notes(self, process: Process) -> list[str]:
-        if process.entropy_rate is None:
-            return []
-        return [
-            f"entropy rate {process.entropy_rate:.4f} nats per symbol"
-            f" (perplexity {np.exp(process.entropy_rate):.2f})"
-        ]
+    def _notes(self, process: Process, text: Path, truth: Truth) -> list[str]:
+        rate, how = process.entropy_rate, ""
+        if rate is None:
+            raw = text.read_bytes()
+            num_symbols = len(raw.split()) + raw.count(LINE_END)
+            rate = float(np.fromfile(truth.nats, NATS_DTYPE).sum()) / num_symbols
+            how = f", estimated from {num_symbols:,} of them"
+        return [f"entropy rate {rate:.4f} nats per symbol (perplexity {np.exp(rate):.2f}){how}"]
