@@ -175,6 +175,7 @@ def test_evaluate_gives_the_excess_with_its_error(
     assert f"{found['excess']:.4f} ± {found['excess_error']:.4f}" in static
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_where_the_whole_one_does(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
