@@ -275,9 +275,9 @@ def test_the_text_is_decided_by_the_configuration_alone(tmp_path: Path, name: st
 @pytest.mark.parametrize("tokenizer", ["word", "bpe"])
 def test_a_symbol_is_a_token(tmp_path: Path, name: str, tokenizer: str) -> None:
     config = SOURCES[name](**SMALL)  # type: ignore[arg-type]
-    corpus, store = config.build(tmp_path), None
-    process = config.process(config._draws(0))  # type: ignore[attr-defined]
-    drawn = process.draw(300, config._draws(3))  # type: ignore[attr-defined]
+    corpus = config.build(tmp_path)
+    process = config.process(config.draws(0))  # type: ignore[attr-defined]
+    drawn = process.draw(300, config.draws(3))  # type: ignore[attr-defined]
     store = store_of(corpus, tmp_path, tokenizer)
     assert len(store) == len(drawn.symbols)
     assert store.floor == pytest.approx(drawn.nats[1:], abs=1e-15)
@@ -295,8 +295,8 @@ def test_a_symbol_is_a_token(tmp_path: Path, name: str, tokenizer: str) -> None:
 @pytest.mark.parametrize("tokenizer", ["word", "bpe", "char", "byte"])
 def test_the_floor_leaves_out_the_bytes_of_the_first_token(tmp_path: Path, tokenizer: str) -> None:
     config = MarkovConfig(num_symbols=40, order=1, **SMALL)
-    process = config.process(config._draws(0))
-    drawn = process.draw(300, config._draws(3))
+    process = config.process(config.draws(0))
+    drawn = process.draw(300, config.draws(3))
     store = store_of(config.build(tmp_path), tmp_path, tokenizer)
     total = drawn.nats.sum()
     word = process.words[int(drawn.symbols[0])]

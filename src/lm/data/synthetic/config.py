@@ -60,7 +60,7 @@ class SyntheticConfig(DataConfig):
         Raises:
             StorageError: the cache cannot be written.
         """
-        process = self.process(self._draws(0))
+        process = self.process(self.draws(0))
         folder = cache / "sources" / f"{self.kind}-{self._key()}" / "files"
         if not folder.is_dir():
             with exclusive(folder):
@@ -78,10 +78,10 @@ class SyntheticConfig(DataConfig):
         lengths = (self.tokens, self.valid_tokens, self.test_tokens)
         with storage_errors(f"write {folder}"), folder_atomically(folder) as new:
             for number, (split, length) in enumerate(zip(SPLITS, lengths, strict=True), 1):
-                write_split(new, split, process, process.draw(length, self._draws(number)))
+                write_split(new, split, process, process.draw(length, self.draws(number)))
 
-    def _draws(self, stream: int) -> np.random.Generator:
-        """One of the seed's independent streams."""
+    def draws(self, stream: int) -> np.random.Generator:
+        """One of the seed's independent streams: 0 for the process, 1, 2, 3 for the splits."""
         return np.random.Generator(np.random.PCG64([self.seed, stream]))
 
     def _key(self) -> str:
