@@ -90,7 +90,7 @@ def test_entropy_in_nats() -> None:
 
 def test_a_chain_moves_by_its_rows() -> None:
     chain = Markov(rows_of(9, 3), order=2)
-    drawn = chain.draw(60_000, draws())
+    drawn = chain.draw(20_000, draws())
     contexts = drawn.symbols[:-2] * 3 + drawn.symbols[1:-1]
     counts = np.zeros((9, 3))
     np.add.at(counts, (contexts, drawn.symbols[2:]), 1)
@@ -120,8 +120,8 @@ def test_the_entropy_rate_of_two_states_is_that_of_the_textbook() -> None:
     h = [-p * math.log(p) - (1 - p) * math.log(1 - p) for p in (a, b)]
     wanted = (b * h[0] + a * h[1]) / (a + b)
     assert chain.entropy_rate == pytest.approx(wanted)
-    drawn = chain.draw(100_000, draws())
-    assert drawn.nats.mean() == pytest.approx(wanted, abs=4 * drawn.nats.std() / 316)
+    drawn = chain.draw(30_000, draws())
+    assert drawn.nats.mean() == pytest.approx(wanted, abs=4 * drawn.nats.std() / 173)
 
 
 # Hidden Markov models
@@ -147,16 +147,16 @@ def test_the_forward_algorithm_sums_over_all_paths() -> None:
 
 def test_an_hmm_emits_by_its_hidden_states() -> None:
     model = HiddenMarkov(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([[1.0, 0, 0], [0, 0.5, 0.5]]))
-    symbols = model.draw(50_000, draws()).symbols
+    symbols = model.draw(10_000, draws()).symbols
     state = symbols > 0  # the emissions tell
     moves = np.bincount(2 * state[:-1] + state[1:], minlength=4).reshape(2, 2)
-    assert moves / moves.sum(1, keepdims=True) == pytest.approx(model.transitions, abs=0.02)
-    assert np.bincount(symbols)[1:] / state.sum() == pytest.approx([0.5, 0.5], abs=0.02)
+    assert moves / moves.sum(1, keepdims=True) == pytest.approx(model.transitions, abs=0.03)
+    assert np.bincount(symbols)[1:] / state.sum() == pytest.approx([0.5, 0.5], abs=0.03)
 
 
 def test_long_texts_do_not_underflow() -> None:
     model = HiddenMarkov(rows_of(2, 2), rows_of(2, 26))
-    assert np.isfinite(model.nats(np.arange(5000) % 26)).all()
+    assert np.isfinite(model.nats(np.arange(3000) % 26)).all()
 
 
 # Brackets
@@ -164,7 +164,7 @@ def test_long_texts_do_not_underflow() -> None:
 
 def test_brackets_are_balanced_within_the_depth_and_cost_what_they_should() -> None:
     process = Dyck(2, 3, 0.6)
-    drawn = process.draw(5_000, draws())
+    drawn = process.draw(2_000, draws())
     stack: list[int] = []
     line_start, deepest = True, 0
     for symbol, nats in zip(drawn.symbols.tolist(), drawn.nats.tolist(), strict=True):
@@ -180,7 +180,7 @@ def test_brackets_are_balanced_within_the_depth_and_cost_what_they_should() -> N
         else:
             assert stack.pop() == symbol - 2
     assert (line_start, deepest) == (True, 3)
-    assert drawn.nats.mean() == pytest.approx(process.entropy_rate, abs=0.03)
+    assert drawn.nats.mean() == pytest.approx(process.entropy_rate, abs=0.06)
 
 
 @pytest.mark.parametrize(
@@ -275,9 +275,9 @@ def test_the_text_is_decided_by_the_configuration_alone(tmp_path: Path, name: st
 @pytest.mark.parametrize("tokenizer", ["word", "bpe"])
 def test_a_symbol_is_a_token(tmp_path: Path, name: str, tokenizer: str) -> None:
     config = SOURCES[name](**SMALL)  # type: ignore[arg-type]
-    corpus, store = config.build(tmp_path), None
-    process = config.process(config._draws(0))  # type: ignore[attr-defined]
-    drawn = process.draw(300, config._draws(3))  # type: ignore[attr-defined]
+    corpus = config.build(tmp_path)
+    process = config.process(config.draws(0))  # type: ignore[attr-defined]
+    drawn = process.draw(300, config.draws(3))  # type: ignore[attr-defined]
     store = store_of(corpus, tmp_path, tokenizer)
     assert len(store) == len(drawn.symbols)
     assert store.floor == pytest.approx(drawn.nats[1:], abs=1e-15)
@@ -295,8 +295,8 @@ def test_a_symbol_is_a_token(tmp_path: Path, name: str, tokenizer: str) -> None:
 @pytest.mark.parametrize("tokenizer", ["word", "bpe", "char", "byte"])
 def test_the_floor_leaves_out_the_bytes_of_the_first_token(tmp_path: Path, tokenizer: str) -> None:
     config = MarkovConfig(num_symbols=40, order=1, **SMALL)
-    process = config.process(config._draws(0))
-    drawn = process.draw(300, config._draws(3))
+    process = config.process(config.draws(0))
+    drawn = process.draw(300, config.draws(3))
     store = store_of(config.build(tmp_path), tmp_path, tokenizer)
     total = drawn.nats.sum()
     word = process.words[int(drawn.symbols[0])]

@@ -26,7 +26,8 @@ KNOWN = [
     "tokenizer=word", "model.embedding_size=6", "model.hidden_size=6", "trainer.batch_size=4",
     "trainer.window=12", "trainer.max_steps=4", "trainer.valid_every=4", "trainer.log_every=2",
     "trainer.valid_streams=3", "trainer.sample_tokens=0", "schedule=constant",
-    "runtime.device=cpu", "data.tokens=600", "data.valid_tokens=300", "data.test_tokens=1200",
+    "runtime.device=cpu", "runtime.kernels=torch",
+    "data.tokens=600", "data.valid_tokens=300", "data.test_tokens=1200",
 ]  # fmt: skip
 
 
@@ -175,6 +176,7 @@ def test_evaluate_gives_the_excess_with_its_error(
     assert f"{found['excess']:.4f} ± {found['excess_error']:.4f}" in static
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ends_where_the_whole_one_does(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 from lm import checks
 from lm.data.corpus import SPLITS, Corpus, DataConfig, Document
 from lm.data.synthetic.files import truth_of, write_split
-from lm.data.synthetic.process import Process
+from lm.data.synthetic.process import LINE_END, Process
+from lm.data.truth import NATS_DTYPE, Truth
 from lm.errors import ConfigError
 from lm.runtime.files import folder_atomically, restore_interrupted, storage_errors
 from lm.runtime.lock import exclusive
@@ -59,7 +60,7 @@ class SyntheticConfig(DataConfig):
         Raises:
             StorageError: the cache cannot be written.
         """
-        process = self.process(self._draws(0))
+        process = self.process(self.draws(0))
         folder = cache / "sources" / f"{self.kind}-{self._key()}" / "files"
         if not folder.is_dir():
             with exclusive(folder):
@@ -67,18 +68,20 @@ class SyntheticConfig(DataConfig):
                 if not folder.is_dir():
                     self._write(process, folder)
         train, valid, test = (
-            (Document(folder / f"{split}.txt", truth=truth_of(folder, split)),) for split in SPLITS
+            Document(folder / f"{split}.txt", truth=truth_of(folder, split)) for split in SPLITS
         )
-        return Corpus(self.kind, train, valid, test, tuple(self._notes(process)))
+        assert train.truth is not None
+        notes = self._notes(process, train.path, train.truth)
+        return Corpus(self.kind, (train,), (valid,), (test,), tuple(notes))
 
     def _write(self, process: Process, folder: Path) -> None:
         lengths = (self.tokens, self.valid_tokens, self.test_tokens)
         with storage_errors(f"write {folder}"), folder_atomically(folder) as new:
             for number, (split, length) in enumerate(zip(SPLITS, lengths, strict=True), 1):
-                write_split(new, split, process, process.draw(length, self._draws(number)))
+                write_split(new, split, process, process.draw(length, self.draws(number)))
 
-    def _draws(self, stream: int) -> np.random.Generator:
-        """One of the seed's independent streams."""
+    def draws(self, stream: int) -> np.random.Generator:
+        """One of the seed's independent streams: 0 for the process, 1, 2, 3 for the splits."""
         return np.random.Generator(np.random.PCG64([self.seed, stream]))
 
     def _key(self) -> str:
@@ -88,10 +91,11 @@ class SyntheticConfig(DataConfig):
         text = json.dumps({"version": VERSION, **values}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def _notes(self, process: Process) -> list[str]:
-        if process.entropy_rate is None:
-            return []
-        return [
-            f"entropy rate {process.entropy_rate:.4f} nats per symbol"
-            f" (perplexity {np.exp(process.entropy_rate):.2f})"
-        ]
+    def _notes(self, process: Process, text: Path, truth: Truth) -> list[str]:
+        rate, how = process.entropy_rate, ""
+        if rate is None:
+            raw = text.read_bytes()
+            num_symbols = len(raw.split()) + raw.count(LINE_END)
+            rate = float(np.fromfile(truth.nats, NATS_DTYPE).sum()) / num_symbols
+            how = f", estimated from {num_symbols:,} of them"
+        return [f"entropy rate {rate:.4f} nats per symbol (perplexity {np.exp(rate):.2f}){how}"]
