@@ -10,11 +10,6 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted(
     str(path.relative_to(ROOT)) for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"))
 )
-LATER = {
-    f"docs/{name}.md"
-    for name in ("compare", "corpora", "export", "scoring", "tensorboard", "tutorial")
-}
-"""Pages that are linked and still being written: take out what is there."""
 
 
 @pytest.fixture(autouse=True)
@@ -29,15 +24,7 @@ def test_the_readme_tree_is_that_of_the_code() -> None:
     assert readme == readme_tree.replaced(readme), "run scripts/readme_tree.py"
 
 
-UNMARKED = ("README.md", "docs/evaluation.md", "docs/scoring.md")
-"""Pages from before blocks were marked: mark them, and take them out."""
-_OLD = pytest.mark.xfail(strict=True, reason="blocks without marks")
-
-
-@pytest.mark.parametrize(
-    "page",
-    [pytest.param(page, marks=_OLD if page in UNMARKED else ()) for page in PAGES],
-)
+@pytest.mark.parametrize("page", PAGES)
 def test_every_block_of_a_page_says_what_it_is(page: str) -> None:
     from documentation.blocks import blocks_of, commands_of
 
@@ -51,15 +38,7 @@ def test_every_block_of_a_page_says_what_it_is(page: str) -> None:
 def test_what_a_page_links_to_is_there(page: str) -> None:
     from documentation.links import dead_links
 
-    dead = [line for line in dead_links(ROOT / page) if not _later(page, line)]
-    assert not dead, page
-
-
-def _later(page: str, line: str) -> bool:
-    target = (ROOT / page).parent / line.partition(": ")[2]
-    return (
-        target.resolve().is_relative_to(ROOT) and str(target.resolve().relative_to(ROOT)) in LATER
-    )
+    assert not list(dead_links(ROOT / page)), page
 
 
 def test_pages_are_run_after_the_installation_that_the_readme_gives() -> None:

@@ -5,6 +5,8 @@
 ```console                  `$ command` lines are run; the lines below them are among its output
 ```python                   run as a program; it has to be complete
 ```python file=my_cell.py   kept in the page's working folder under this name (yaml and text too)
+```sh composed              each `lm` line is composed and checked, not run: it names what is yours
+```sh clone                 run in a clone of its own, before anything is installed
 ```sh skip="an hour"        shown only, for the reason given
 ```text                     shown only, as are json, yaml and toml
 """
@@ -20,7 +22,7 @@ from pathlib import Path
 _FENCE = re.compile(r"(?P<indent> *)(?P<fence>`{3,}|~{3,})(?P<info>.*)")
 _COMMANDS = ("sh", "console")
 _ATTRIBUTES = {
-    "sh": {"skip", "exit"},
+    "sh": {"skip", "exit", "composed", "clone"},
     "console": {"skip", "exit"},
     "python": {"skip", "file"},
     "text": {"file"},
@@ -44,6 +46,8 @@ class Block:
         skip: why it is not run; None where it is.
         exit: the code that its last command has to end with.
         file: the name that its text is kept under, instead of being run.
+        composed: its commands are composed and checked only.
+        clone: it is run in a clone that nothing was installed in.
     """
 
     page: Path
@@ -53,6 +57,8 @@ class Block:
     skip: str | None = None
     exit: int = 0
     file: str | None = None
+    composed: bool = False
+    clone: bool = False
 
     @property
     def runs(self) -> bool:
@@ -127,7 +133,17 @@ def _block(page: Path, line: int, info: str, text: str) -> Block:
     if language == "python":
         _check_program(place, text)
     code = int(given.get("exit", 0))
-    block = Block(page, line, language, text, given.get("skip"), code, given.get("file"))
+    block = Block(
+        page,
+        line,
+        language,
+        text,
+        skip=given.get("skip"),
+        exit=code,
+        file=given.get("file"),
+        composed="composed" in given,
+        clone="clone" in given,
+    )
     if language == "console":
         commands_of(block)
     return block
@@ -140,12 +156,21 @@ def _check_program(place: str, text: str) -> None:
         raise PageError(f"{place}: no complete program: {error.msg}, line {error.lineno}") from None
 
 
+def _composed(line: str) -> str:
+    """A command that stops once its configuration is known to be right."""
+    command = re.sub(r"\s+#.*", "", line)
+    looks = "--list" in command or "--cfg" in command
+    return command if looks else f"{command} --cfg job"
+
+
 def commands_of(block: Block) -> list[Command]:
     """The commands of a `console` block with their output; of others, all of it as one.
 
     Raises:
         PageError: it does not begin with `$ `.
     """
+    if block.composed:
+        return [Command(_composed(line), ()) for line in block.text.splitlines()]
     if block.language != "console":
         return [Command(block.text, ())]
     found: list[Command] = []

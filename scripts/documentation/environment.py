@@ -50,12 +50,21 @@ def fresh(folder: Path) -> Environment:
     Raises:
         InstallationError: with what was said.
     """
-    clone = folder / "lm"
-    first = Environment(Path(sys.executable).parent, folder / "cache")
-    _do(["git", "clone", "--quiet", str(ROOT), str(clone)], folder, first)
+    clone, first = cloned(folder / "lm", folder / "cache")
     for command in INSTALL:
         _do(["bash", "-c", command], clone, first)
     return Environment(clone / ".venv/bin", folder / "cache")
+
+
+def cloned(place: Path, cache: Path) -> tuple[Path, Environment]:
+    """A clone of the checkout's last commit, and what is there before anything is installed.
+
+    Raises:
+        InstallationError: with what git said.
+    """
+    bare = Environment(Path(sys.executable).parent, cache)
+    _do(["git", "clone", "--quiet", str(ROOT), str(place)], ROOT, bare)
+    return place, bare
 
 
 def existing(programs: Path, folder: Path) -> Environment:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from documentation.blocks import Block, blocks_of, commands_of
-from documentation.environment import ROOT, Environment
+from documentation.environment import ROOT, Environment, cloned
 
 PAGES = ("README.md", "docs/*.md", "docs/howto/*.md")
 """The pages whose blocks are run."""
@@ -50,6 +50,8 @@ def run_page(page: Path, folder: Path, environment: Environment) -> Iterator[Don
             place = folder / block.file
             place.parent.mkdir(parents=True, exist_ok=True)
             place.write_text(block.text, encoding="utf-8")
+        elif block.clone and block.runs:
+            run_block(block, *cloned(folder / "clone", environment.cache))
         elif block.runs:
             run_block(block, folder, environment)
         if block.runs or block.skip is not None:

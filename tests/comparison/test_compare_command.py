@@ -62,7 +62,7 @@ def test_a_run_that_cannot_be_read_is_named_and_the_others_go_on(
         (["runs", "plot=curves.gif"], 2, "plot must end in one of .png, .svg, .pdf"),
         (["runs", "format=xml"], 2, "format"),
         (["runs", "plot=a.png", "y=bits_per_byte"], 4, "there is no bits_per_byte to draw"),
-        (["runs", "-m"], 2, "lm compare makes one table"),
+        (["runs", "-m"], 2, "lm compare shows runs side by side, once"),
         (["runs", "output=runs/sweep/one/config.yaml/x"], 6, "not a writable folder"),
     ],
 )

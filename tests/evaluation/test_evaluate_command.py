@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from lm.cli import main
-from lm.config import EvaluateConfig, compose, parse, prepare
+from lm.config import EvaluateConfig, compose, parse, path_lists, prepare
 from lm.models import RecurrentModel
 
 TEXT = "".join(
@@ -24,6 +24,7 @@ RECIPE = [
     "schedule=constant", "optim.lr=0.01", "runtime.device=cpu", "data.valid_fraction=0.15",
     "data.test_fraction=0.3",
 ]  # fmt: skip
+LISTS = path_lists(EvaluateConfig)
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +181,7 @@ def test_mistakes_are_said(
     ],
 )
 def test_paths_of_a_list_survive(typed: str, paths: list[str]) -> None:
-    config = compose("evaluate", ["run=r", prepare(f"interpolate={typed}")])
+    config = compose("evaluate", ["run=r", prepare(f"interpolate={typed}", lists=LISTS)])
     if not paths:
         assert list(config.interpolate) == []
         return
@@ -189,12 +190,16 @@ def test_paths_of_a_list_survive(typed: str, paths: list[str]) -> None:
 
 def test_other_ways_to_name_paths(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLACE", "/somewhere")
-    overrides = ["run=r", prepare("interpolate=[${oc.env:PLACE}/x,y]"), prepare("against=a=b, c")]
+    overrides = [
+        "run=r",
+        prepare("interpolate=[${oc.env:PLACE}/x,y]", lists=LISTS),
+        prepare("against=a=b, c"),
+    ]
     config = parse(compose("evaluate", overrides), EvaluateConfig)
     assert config.interpolate == ["/somewhere/x", "y"]
     assert config.against == "a=b, c"
-    assert prepare("interpolate=null") == "interpolate=null"
-    swept = prepare("interpolate=choice([a],[b])", sweep=True)
+    assert prepare("interpolate=null", lists=LISTS) == "interpolate=null"
+    swept = prepare("interpolate=choice([a],[b])", lists=LISTS, sweep=True)
     assert swept == "interpolate=choice([a],[b])"
 
 
