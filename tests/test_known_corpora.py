@@ -39,7 +39,7 @@ def test_an_lstm_copies_over_the_wait() -> None:
 
 
 def test_an_elman_network_does_not() -> None:
-    assert trained("experiment=copy", "model=rnn")["recall_accuracy"] < 0.5
+    assert trained("experiment=copy_rnn")["recall_accuracy"] < 0.5
 
 
 def test_an_lstm_recalls_by_key() -> None:

@@ -227,6 +227,16 @@ def test_copying_without_a_wait() -> None:
     assert process.entropy_rate == pytest.approx(math.log(2) / 4)
 
 
+def test_numbered_waits_need_no_counting() -> None:
+    process = CopyConfig(num_symbols=2, num_copied=1, lag=30, numbered=True).process(draws())
+    line = [process.words[symbol] for symbol in process.draw(34, draws()).symbols]
+    waits = line[1:31]
+    assert waits[:2] + waits[-1:] == [b"WaitAA", b"WaitAB", b"WaitBD"]
+    assert len(set(waits)) == 30
+    assert line[31] == b"Copy"
+    assert process.entropy_rate == pytest.approx(math.log(2) / 34)
+
+
 def test_the_answer_is_the_value_of_the_key_and_costs_nothing() -> None:
     config = RecallConfig(num_keys=4, num_values=3, num_pairs=3, lag=2, num_distractors=5)
     process = config.process(draws())
