@@ -7,8 +7,8 @@ and costs nothing. How far back the first symbol lies is num_copied + lag + 1 st
 the recalled positions, so that the gradient that teaches it has to come from there (Hochreiter &
 Schmidhuber 1997, section 5; Arjovsky, Shah & Bengio 2016, section 4.1).
 
-When the marker comes has to be known too. With waits that look alike it is found by counting, which
-is a memory of another kind: an Elman network that recalls nothing can learn to count. Numbered waits,
+When the marker comes has to be known too. With waits that look alike it is found by counting, a
+memory of another kind: an Elman network that recalls nothing can learn to count. Numbered waits,
 
     a d b WaitA WaitB WaitC Copy a d b
 
