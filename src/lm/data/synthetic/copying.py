@@ -51,7 +51,7 @@ class Copying(Process):
         copied = draws.integers(self.num_symbols, size=(num_lines, self.num_copied))
         symbols = np.empty((num_lines, self.line_length), np.int64)
         symbols[:, : self.num_copied] = copied
-        waits = self.num_symbols + np.arange(self.lag) % len(self.waits) if self.lag else []
+        waits = self.num_symbols + np.arange(self.lag) % max(len(self.waits), 1)
         symbols[:, self.num_copied : self.num_copied + self.lag] = waits
         symbols[:, self.num_copied + self.lag] = marker
         symbols[:, -self.num_copied - 1 : -1] = copied
