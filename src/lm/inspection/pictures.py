@@ -17,6 +17,8 @@ from lm.metrics.perplexity import exp
 
 # On an axis of half-lives, one that is infinite stands at so many times the lags looked at.
 _BEYOND = 10
+# Over so many times a log axis has powers of ten enough to be read by.
+_CROWDED = 30
 
 
 def gradient_flow(inspections: list[Inspection]) -> Figure:
@@ -174,7 +176,9 @@ def _plain_numbers(*log_axes: Any) -> None:
     """Write 20 rather than 2 x 10^1."""
     for axis in log_axes:
         axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter("{x:g}")
+        low, high = axis.get_view_interval()
+        if high < _CROWDED * low:
+            axis.set_minor_formatter("{x:g}")
 
 
 def _smooth(values: NDArray[np.float64]) -> NDArray[np.float64]:
