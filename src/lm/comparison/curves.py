@@ -1,19 +1,15 @@
 """The course of a run from its `metrics.jsonl`, read as a stranger's."""
 
-import math
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from lm.errors import CheckpointError
 from lm.metrics import tags
-from lm.runtime.untrusted import REMEDY, as_number, as_object, parse_json, read_file
+from lm.metrics.history import rows, value_of
+from lm.runtime.untrusted import REMEDY
 
-# A run of a week has some 100 MB.
-_MOST = 1 << 30
 # More points than a picture has columns of pixels only make it grey.
 _POINTS = 400
 
@@ -77,35 +73,19 @@ def read_course(path: Path, axis: Axis, measure: Measure) -> Course:
         CheckpointError: the file is missing or malformed.
     """
     train, valid, floor, seconds = Curve(), Curve(), None, 0.0
-    for row in _rows(path):
-        seconds = _value(row, tags.SECONDS) or seconds
-        x = seconds if axis is Axis.seconds else _value(row, axis.value)
+    for row in rows(path):
+        seconds = value_of(row, tags.SECONDS) or seconds
+        x = seconds if axis is Axis.seconds else value_of(row, axis.value)
         if x is None:
             raise CheckpointError(f"{path}: a line has no {axis.value}", REMEDY)
         for split, curve in (("train", train), ("valid", valid)):
-            y = _value(row, f"{split}/{measure.value}")
+            y = value_of(row, f"{split}/{measure.value}")
             if y is not None:
                 curve.add(x, y)
-        found = _value(row, _floor_tag(measure))
+        found = value_of(row, _floor_tag(measure))
         floor = floor if found is None else found
     return Course(train.thinned(), valid, floor)
 
 
 def _floor_tag(measure: Measure) -> str:
     return "valid/floor" if measure is Measure.loss else f"valid/floor_{measure.value}"
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines; one that a run under way has not finished is none."""
-    whole: Sequence[bytes] = read_file(path, _MOST).split(b"\n")[:-1]
-    for number, line in enumerate(whole, start=1):
-        name = f"{path}, line {number}"
-        yield as_object(parse_json(line, name), name)
-
-
-def _value(row: dict[str, Any], name: str) -> float | None:
-    value = row.get(name)
-    if value is None:  # null is what was not finite
-        return None
-    number = as_number(value, name)
-    return number if math.isfinite(number) else None
