@@ -34,11 +34,11 @@ HyperParameters = Mapping[str, bool | str | float | int]
 CHARTS: dict[str, dict[str, tuple[str, ...]]] = {
     "loss": {
         "loss (nats per token) and floor": (
-            tags.TRAIN_LOSS, "valid/loss", "train/floor", "valid/floor",
+            tags.TRAIN_LOSS, "valid/loss", tags.FLOOR.format("train"), tags.FLOOR.format("valid"),
         ),
         "perplexity and floor": (
             tags.TRAIN_PERPLEXITY, "valid/perplexity",
-            "train/floor_perplexity", "valid/floor_perplexity",
+            *(tags.FLOOR_PERPLEXITY.format(split) for split in ("train", "valid")),
         ),
         "bits per byte": (tags.TRAIN_BITS_PER_BYTE, "valid/bits_per_byte"),
     },
