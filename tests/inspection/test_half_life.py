@@ -33,7 +33,7 @@ def test_the_gradient_of_an_lstm_lives_longer(
     assert recall["lstm"] > 0.99
     assert recall["rnn"] < 0.5
     assert main(["inspect", "run=[lstm,rnn]", "lags=60", "context=null", "steps=null"]) == 0
-    lstm, rnn = json.loads(Path("inspect/inspection.json").read_text())
+    lstm, rnn = json.loads(Path("inspect/together/inspection.json").read_text())
     half_lives = [one["gradient_flow"]["whole"]["half_life"] for one in (lstm, rnn)]
     assert half_lives[0] >= AT_LEAST * half_lives[1], half_lives
     # Across the wait of 20 steps the LSTM's gradient stays as large as it was before it.

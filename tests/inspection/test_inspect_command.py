@@ -1,6 +1,7 @@
 """`lm inspect` and `trainer.inspect_every`, as a user calls them."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ RECIPE = [
     "trainer.test=false", "schedule=constant", "optim.lr=0.01", "runtime.device=cpu",
     "trainer.log_every=1", "data.valid_fraction=0.2", "data.test_fraction=0.1", "trainer.keep=9",
 ]  # fmt: skip
+PLAIN = ["steps=null", "context=null", "pictures=false"]
 FEW = ["lags=8", "positions=6", "context=16", "steps=3"]
 
 
@@ -96,11 +98,21 @@ def test_one_run(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_several_runs_side_by_side() -> None:
-    inspect("run=[lstm,rnn]", "output=both", "steps=null", "context=null", "pictures=false")
+    inspect("run=[lstm,rnn]", "output=both", *PLAIN)
     found = json.loads(Path("both/inspection.json").read_text())
     assert [one["label"] for one in found] == ["LSTM 2x10", "RNN 1x10"]
     assert found[0]["update_ratios"] is found[0]["context"] is None
     assert len(list(Path("both").glob("*/tensorboard/*"))) == 2
+
+
+def test_two_checkpoints_of_a_run_and_one_of_another_name() -> None:
+    inspect("run=[lstm/checkpoints/step-000000006,lstm]", "checkpoint=last", *PLAIN)
+    found = json.loads(Path("lstm/inspect/together/inspection.json").read_text())
+    assert [one["step"] for one in found] == [6, 12]
+    assert len({one["label"] for one in found}) == 2
+    shutil.copytree("lstm/checkpoints/step-000000006", "elsewhere/mine")
+    inspect("run=elsewhere/mine", "output=renamed", *PLAIN)
+    assert json.loads(Path("renamed/inspection.json").read_text())["step"] == 0
 
 
 def test_rehearsed_steps_are_those_that_training_took() -> None:

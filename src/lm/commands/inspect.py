@@ -65,13 +65,15 @@ def place(config: InspectConfig, models: list[Loaded]) -> Path:
     Raises:
         ConfigError: something else is there.
     """
-    run = models[0].path.parent.parent
     if config.output is not None:
         output = Path(config.output)
     elif len(models) == 1:
-        output = run / "inspect" / models[0].path.name
+        output = models[0].path.parent.parent / "inspect" / models[0].path.name
     else:
-        output = Path(os.path.commonpath([found.path.parent.parent for found in models]), "inspect")
+        runs = [loaded.path.absolute().parent.parent for loaded in models]
+        output = Path(os.path.commonpath(runs), "inspect", "together")
+        if output.is_relative_to(Path.cwd()):
+            output = output.relative_to(Path.cwd())
     if output.exists() and not (output / _RESULT).is_file():
         raise ConfigError(
             f"{output} is there already, and is none of lm inspect's", "Set output=<a new folder>."
@@ -115,7 +117,7 @@ def inspect(config: InspectConfig, loaded: Loaded, label: str) -> Inspection:
     return Inspection(
         label=label,
         checkpoint=str(loaded.path),
-        step=int(loaded.path.name.rpartition("-")[2]),
+        step=step_of(loaded.path),
         text=f"{config.split} of {splits.corpus.name}",
         window=loaded.config.trainer.window,
         flow=flow,
@@ -128,6 +130,12 @@ def inspect(config: InspectConfig, loaded: Loaded, label: str) -> Inspection:
         update_ratios=None if found is None else found.update_ratios,
         clip=advise(found.gradient_norms, clip, past) if found and found.gradient_norms else None,
     )
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step that a checkpoint's name tells; 0 where it was given another."""
+    number = checkpoint.name.rpartition("-")[2]
+    return int(number) if number.isdecimal() else 0
 
 
 def measured_context(

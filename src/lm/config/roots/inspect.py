@@ -27,7 +27,7 @@ class InspectConfig:
         unit: where the state is reset; None is as in training, or what `data.unit` says.
         changed_data: inspect although the run's own data is not what it was trained with.
         output: the folder that results go to; None is `inspect/<checkpoint>` in the run's own, and
-            `inspect` in the folder that all of several runs are in.
+            `inspect/together` in the folder that all of several runs are in.
         pictures: draw them; needs matplotlib, the extra `plot`.
     """
 
