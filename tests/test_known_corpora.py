@@ -22,7 +22,8 @@ def trained(*overrides: str) -> dict[str, Any]:
     (run,) = Path("runs").glob("*/*")
     assert main(["evaluate", f"run={run}", "output=scores.json", "runtime.device=cpu"]) == 0
     found: dict[str, Any] = json.loads(Path("scores.json").read_text())["test"]
-    assert found["loss"] == json.loads((run / "summary.json").read_text())["metrics"]["test/loss"]
+    summary = json.loads((run / "summary.json").read_text())
+    assert found["loss"] == pytest.approx(summary["metrics"]["test/loss"], rel=1e-6)
     return found
 
 

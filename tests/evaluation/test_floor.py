@@ -166,7 +166,8 @@ def test_evaluate_gives_the_excess_with_its_error(
     found = json.loads((tmp_path / "scores.json").read_text())["test"]
     summary = json.loads((run / "summary.json").read_text())
     for name in ("floor", "floor_perplexity", "excess", "recall_accuracy"):
-        assert found[name] == summary["metrics"][f"test/{name}"]
+        # Kernels are measured anew, and another one rounds otherwise.
+        assert found[name] == pytest.approx(summary["metrics"][f"test/{name}"], rel=1e-6)
     assert f"excess's standard error {found['excess_error']:.4f} (25 blocks" in line
     assert 0 < found["excess_error"] < 0.1
     assert main([*arguments, "method=temperature", "temperature=2"]) == 0
