@@ -159,6 +159,8 @@ def _check_program(place: str, text: str) -> None:
 def _composed(line: str) -> str:
     """A command that stops once its configuration is known to be right."""
     command = re.sub(r"\s+#.*", "", line)
+    if " -m " in command:  # of a sweep the first job
+        command = re.sub(r"=([^\s,\[\]']+),\S+", r"=\1", command.replace(" -m ", " "))
     looks = "--list" in command or "--cfg" in command
     return command if looks else f"{command} --cfg job"
 
