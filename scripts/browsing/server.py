@@ -21,7 +21,7 @@ _SECONDS = 60
 def missing() -> str | None:
     """What is not installed that is needed here, or None."""
     if importlib.util.find_spec("playwright") is None:
-        return "playwright is not installed: pip install 'lm[browser]'"
+        return "playwright is not installed: pip install playwright"
     if chromium() is None:
         return f"no Chromium on PATH: one of {', '.join(_CHROMIUM)}"
     return None

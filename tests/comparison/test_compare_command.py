@@ -80,7 +80,7 @@ def test_without_matplotlib_a_picture_has_a_remedy(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     assert main(["compare", "plot=curves.png"]) == 2
-    assert "pip install 'lm[plot]'" in capsys.readouterr().err
+    assert "pip install matplotlib" in capsys.readouterr().err
 
 
 # Configurations, read fast

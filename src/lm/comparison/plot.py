@@ -49,7 +49,7 @@ def require_matplotlib() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         raise ConfigError(
-            "plot= needs matplotlib, which is not installed", "pip install 'lm[plot]'"
+            "plot= needs matplotlib, which is not installed", "pip install matplotlib"
         ) from error
 
 

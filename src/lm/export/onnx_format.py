@@ -42,7 +42,7 @@ def require_onnx() -> None:
     if missing:
         raise ConfigError(
             f"format=onnx needs {', '.join(missing)}, which is not installed",
-            'pip install -e ".[export]"',
+            "pip install onnx onnxscript onnxruntime",
         )
 
 
