@@ -66,6 +66,12 @@ class OutOfMemoryError(LmError):
     code = 7
 
 
+class ProcessError(LmError):
+    """Another process of the same run died, hangs or differs."""
+
+    code = 9
+
+
 class ReproductionError(LmError):
     """A recipe was run to its end and did not give the published value."""
 

@@ -18,7 +18,7 @@ from lm.runtime.ownership import STALE_SECONDS, Owner, Standing, owning
 def test_this_process_is_told_from_all_others() -> None:
     here = Owner.of_this_process()
     assert (here.pid, Owner.read(here.write())) == (os.getpid(), here)
-    parent = replace(here, pid=os.getppid(), started=ownership._started(os.getppid()))
+    parent = replace(here, pid=os.getppid(), started=ownership.started(os.getppid()))
     assert parent.standing() is Standing.alive
     assert replace(parent, started="1").standing() is Standing.gone, "the number is another's now"
     assert replace(parent, boot="before").standing() is Standing.gone, "the machine started anew"
@@ -125,7 +125,7 @@ def test_without_locks_the_owner_that_is_named_counts(
     monkeypatch.setattr(ownership, "try_lock", lambda handle: True)
     path = tmp_path / "lock"
     parent = os.getppid()
-    named = replace(Owner.of_this_process(), pid=parent, started=ownership._started(parent))
+    named = replace(Owner.of_this_process(), pid=parent, started=ownership.started(parent))
     path.write_text(named.write())
     with pytest.raises(StorageError, match=f"in use by process {parent} on"):
         owning(path).__enter__()

@@ -21,6 +21,7 @@ from lm.run_directory import RunDirectory
 from lm.runtime.choices import Choices
 from lm.runtime.compute import Compute, Kernels, Precision
 from lm.runtime.device import machine
+from lm.runtime.processes import ALONE, Processes
 from lm.training import TrainerConfig
 from lm.training.loop import Trainer
 from lm.training.progress import Limits
@@ -85,27 +86,30 @@ class Recipe:
         }  # fmt: skip
         return TrainerConfig(**{**defaults, **self.trainer})
 
-    def build(self, name: str, *, stop_after: int | None = None) -> Trainer:
+    def build(
+        self, name: str, *, stop_after: int | None = None, processes: Processes = ALONE
+    ) -> Trainer:
         """A trainer in `<folder>/<name>`, continuing what is there."""
         prepared, config = self.prepared(), self.trainer_config()
         stores = prepared.stores
         streams = Streams.for_training(
-            stores["train"], config.batch_size, config.window, self.unit, label="tiny"
-        )
+            stores["train"], config.batch_size, config.window, self.unit, label="tiny",
+            own=processes.share(config.batch_size),
+        )  # fmt: skip
         sizes = {"embedding_size": 5, "hidden_size": 6, "num_layers": 2}
         dropout = type(CELLS[self.cell]().dropout)(embedding=0.1, between=0.2, output=0.3)
         model_config = CELLS[self.cell](**{**sizes, "dropout": dropout, **self.model})
         counts = torch.from_numpy(stores["train"].token_counts(256))
         model = model_config.build(256, seed=1, counts=counts)
-        choices = Choices(self.folder / "measured.json")
+        choices = Choices(self.folder / "measured.json", processes=processes)
         model.compute = Compute(CPU, self.precision, self.kernels, "", choices)
         model.compute.use()
         windows = Windows(streams, config.random_window, 1)
         limits = Limits.of(config, windows)
         stop = StopAfter(stop_after)
         path = self.folder / name
-        fresh = not path.exists()
-        directory = RunDirectory.create(self.folder, path) if fresh else RunDirectory.open(path)
+        fresh = not path.exists() and processes.first
+        directory = RunDirectory.create(self.folder, path) if fresh else RunDirectory(path)
         trainer = Trainer(
             config=config,
             seed=1,
@@ -126,6 +130,7 @@ class Recipe:
                 "data": {name: store.fingerprint for name, store in stores.items()},
             },
             stop=stop,
+            processes=processes,
         )
         stop.trainer = trainer
         return trainer
@@ -136,9 +141,10 @@ class Recipe:
         *,
         stop_after: int | None = None,
         spoil: Callable[[Trainer], None] = lambda trainer: None,
+        processes: Processes = ALONE,
     ) -> str:
         """Train in `<folder>/<name>`, continuing what is there, and give the digest at the end."""
-        trainer = self.build(name, stop_after=stop_after)
+        trainer = self.build(name, stop_after=stop_after, processes=processes)
         resumed = None
         if trainer.directory.checkpoints.newest_first():
             resumed = trainer.directory.checkpoints.newest_good()[1]

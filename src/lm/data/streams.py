@@ -49,20 +49,36 @@ class Streams:
     targets. Evaluation counts every target once: the first streams are one step longer.
 
     Attributes:
+        own: those that this process reads, of all `num_streams`.
         length: steps that all streams have.
         remainder: targets beyond `num_streams · length`.
     """
 
-    def __init__(self, store: TokenStore, num_streams: int, window: int, unit: Unit) -> None:
+    def __init__(
+        self,
+        store: TokenStore,
+        num_streams: int,
+        window: int,
+        unit: Unit,
+        own: slice = slice(None),
+    ) -> None:
         self.store = store
         self.num_streams = num_streams
+        self.own = range(num_streams)[own]
         self.window_length = window
         self.unit = unit
         self.length, self.remainder = divmod(len(store) - 1, num_streams)
 
     @classmethod
     def for_training(
-        cls, store: TokenStore, num_streams: int, window: int, unit: Unit, *, label: str
+        cls,
+        store: TokenStore,
+        num_streams: int,
+        window: int,
+        unit: Unit,
+        *,
+        label: str,
+        own: slice = slice(None),
     ) -> "Streams":
         """Streams of equal length.
 
@@ -76,7 +92,7 @@ class Streams:
                 f" of trainer.window={window} need at least {minimum}",
                 "Give more text, or set a smaller trainer.batch_size or trainer.window.",
             )
-        return cls(store, num_streams, window, unit)
+        return cls(store, num_streams, window, unit, own)
 
     @property
     def windows_per_epoch(self) -> int:
@@ -89,37 +105,41 @@ class Streams:
         return self.length * self.num_streams
 
     def window(self, position: int, length: int | None = None) -> Window:
-        """The window that starts at step `position` of every stream.
+        """The window that starts at step `position` of every stream of our own.
 
         Args:
             length: in steps; None is `window_length`. The end of the streams cuts it.
         """
         assert 0 <= position < self.length, position
         steps = min(length or self.window_length, self.length - position)
-        starts = [stream * self.length + position for stream in range(self.num_streams)]
+        starts = [stream * self.length + position for stream in self.own]
         return self.read(starts, steps)
 
     @property
     def evaluation_starts(self) -> list[int]:
-        """Where each stream of evaluation begins in the split."""
-        return [k * self.length + min(k, self.remainder) for k in range(self.num_streams)]
+        """Where each stream of evaluation, of our own, begins in the split."""
+        return [k * self.length + min(k, self.remainder) for k in self.own]
 
     def evaluation_windows(self) -> Iterator[Window]:
         """Every target once: all windows, then the longer streams' last step.
 
         The first `remainder` streams hold one target more, so the last window has fewer streams
-        (the first ones) than those before.
+        (the first ones) than those before. Processes that share the streams get equally many
+        windows, in which some may have no stream.
         """
         starts = self.evaluation_starts
         for position in range(0, self.length, self.window_length):
             steps = min(self.window_length, self.length - position)
             yield self.read([start + position for start in starts], steps)
         if self.remainder:
-            yield self.read([start + self.length for start in starts[: self.remainder]], 1)
+            longer = len(range(self.remainder)[self.own.start : self.own.stop])
+            yield self.read([start + self.length for start in starts[:longer]], 1)
 
     def read(self, starts: list[int], steps: int) -> Window:
         """`steps` steps from each of some positions of the split, a stream for each."""
-        columns = np.stack([self.store[start : start + steps + 1] for start in starts], axis=1)
+        columns = np.empty((steps + 1, len(starts)), np.int64)
+        for column, start in enumerate(starts):
+            columns[:, column] = self.store[start : start + steps + 1]
         block = torch.from_numpy(columns)
         resets = None if self.unit is Unit.stream else self._resets(starts, steps)
         return Window(block[:-1], block[1:], resets)

@@ -21,6 +21,7 @@ from lm.metrics.perplexity import Score
 from lm.models import LanguageModel
 from lm.models.base import State, slice_streams
 from lm.runtime.compute import exact_products
+from lm.runtime.processes import ALONE, Processes
 
 
 def check_evaluable(store: TokenStore, label: str = "") -> None:
@@ -49,6 +50,7 @@ def evaluate(
     unit: Unit = Unit.stream,
     on_window: Callable[[int], object] = lambda num_targets: None,
     out: Float[Tensor, " N"] | None = None,
+    processes: Processes = ALONE,
 ) -> Score:
     """Predict every token of a split but its first.
 
@@ -56,7 +58,9 @@ def evaluate(
         num_streams: 1 is exact.
         window: steps per forward pass.
         on_window: called with the number of targets after each window (a bar, a stop check).
-        out: takes the nats of each target, in the order of the text.
+        out: takes the nats of each target, in the order of the text; of several processes, each
+            has those of its own streams.
+        processes: share the streams; all of them get the whole score.
 
     Raises:
         DataError: the split has fewer than two tokens, hence no target.
@@ -64,7 +68,7 @@ def evaluate(
     check_evaluable(store)
     num_targets = len(store) - 1
     num_streams = min(num_streams, num_targets)
-    streams = Streams(store, num_streams, window, unit)
+    streams = Streams(store, num_streams, window, unit, processes.share(num_streams))
     # MPS has no float64.
     exact = torch.float32 if model.device.type == "mps" else torch.float64
     total = torch.zeros((), dtype=exact, device=model.device)
@@ -81,6 +85,11 @@ def evaluate(
                 _place(right, hits, streams.evaluation_starts, position)
             position += len(nll)
             on_window(part.num_targets)
+    processes.add_up(total)
+    if right is not None and not processes.alone:
+        counts = right.to(total.device, torch.uint8)
+        processes.add_up(counts)
+        right = counts.cpu().bool()
     num_recalled, num_right = (0, 0) if right is None else recall(store, right)
     return Score(
         nats=total.item(),
@@ -143,6 +152,10 @@ def predictions(
         if state is not None and num_streams < before:
             state = slice_streams(state, slice(num_streams))
         before = num_streams
+        if not num_streams:  # all of this window are another process's
+            none = torch.zeros(part.targets.shape, device=device)
+            yield part, none, none.bool() if ranked else None
+            continue
         tokens, targets = part.tokens.to(device), part.targets.to(device)
         if ranked:
             log_prob, state = model.log_prob(tokens, state, resets=part.resets)

@@ -124,3 +124,44 @@ class MetricsWriter:
             self._lines.close()
         finally:
             self._board.close()
+
+
+class SilentWriter(MetricsWriter):
+    """Writes nothing: of several processes one speaks for all."""
+
+    def __init__(self) -> None:
+        pass  # no files
+
+    def scalars(self, step: int, tokens: int, values: dict[str, float]) -> None:
+        pass
+
+    def text(self, step: int, tokens: int, tag: str, text: str) -> None:
+        pass
+
+    def image(
+        self, step: int, tokens: int, tag: str, image: UInt8[np.ndarray, "height width channels"]
+    ) -> None:
+        pass
+
+    def histogram(
+        self,
+        step: int,
+        tokens: int,
+        tag: str,
+        values: Num[np.ndarray, "..."] | Num[torch.Tensor, "..."],
+    ) -> None:
+        pass
+
+    def begin(
+        self, values: board.HyperParameters, given: Collection[str], swept: Collection[str]
+    ) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+    def flush(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        pass

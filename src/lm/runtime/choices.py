@@ -13,6 +13,7 @@ from pathlib import Path
 from lm.errors import StorageError
 from lm.runtime.files import write_atomically
 from lm.runtime.lock import exclusive
+from lm.runtime.processes import ALONE, Processes
 
 log = logging.getLogger(__name__)
 
@@ -27,15 +28,22 @@ class Choices:
         taken: the choices that this run uses.
     """
 
-    def __init__(self, file: Path | None = None, machine: Mapping[str, str | int] = {}) -> None:
+    def __init__(
+        self,
+        file: Path | None = None,
+        machine: Mapping[str, str | int] = {},
+        processes: Processes = ALONE,
+    ) -> None:
         """Nothing is measured yet.
 
         Args:
             file: remembers choices from run to run; None keeps them to this object.
             machine: what the answers depend on.
+            processes: take the same choices: whichever of them asks first measures.
         """
         self.taken: dict[str, str] = {}
         self._file = file
+        self._processes = processes
         self._machine = " ".join(str(value) for value in machine.values())
 
     def fastest(self, question: str, candidates: Mapping[str, Callable[[], object]]) -> str:
@@ -50,12 +58,35 @@ class Choices:
             taken is not None and taken in candidates
         ):  # from the second step on; the file is not read for it
             return taken
+        self.taken[question] = chosen = self._agreed(question, candidates)
+        return chosen
+
+    def taken_by_all(self) -> dict[str, str]:
+        """What the processes have taken: one with fewer streams may have asked something else."""
+        if self._processes.alone:
+            return dict(self.taken)
+        return {**self.taken, **dict(self._processes.messages.part("choices").collected())}
+
+    def _agreed(self, question: str, candidates: Mapping[str, Callable[[], object]]) -> str:
+        """The choice of the process that asks first."""
+        if self._processes.alone:
+            return self._settled(question, candidates)
+        said, rank = self._processes.messages.part("choices"), self._processes.rank
+        owner = said.claimed_by(question, rank)
+        if owner != rank:
+            return str(said.await_(question, of=owner))
+        chosen = self._settled(question, candidates)
+        said.put(question, chosen)
+        said.collect([question, chosen])
+        return chosen
+
+    def _settled(self, question: str, candidates: Mapping[str, Callable[[], object]]) -> str:
+        """The remembered choice, or a measured one."""
         chosen = self._remembered().get(question)
         if chosen is None or chosen not in candidates:
             chosen = _measure(candidates)
             log.info("measured: %s is the fastest for %s", chosen, question)
             self._remember(question, chosen)
-        self.taken[question] = chosen
         return chosen
 
     def _remembered(self) -> dict[str, str]:

@@ -64,7 +64,7 @@ class Compute:
 
     def to_json(self) -> dict[str, Any]:
         """What a checkpoint keeps, so that a resumed run computes the same way."""
-        return {"precision": self.precision.value, "choices": dict(self.choices.taken)}
+        return {"precision": self.precision.value, "choices": self.choices.taken_by_all()}
 
     def resume(self, saved: Mapping[str, Any], *, keep_precision: bool) -> None:
         """Take over what was picked and measured when the run began.

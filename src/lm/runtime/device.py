@@ -14,6 +14,7 @@ from lm.errors import ConfigError
 from lm.runtime.choices import Choices
 from lm.runtime.compute import Compute, Kernels, Precision, resolve_precision
 from lm.runtime.files import default_cache
+from lm.runtime.processes import ALONE, DEFAULT_TIMEOUT_SECONDS, Processes
 
 
 @dataclass(kw_only=True, slots=True)
@@ -32,6 +33,11 @@ class RuntimeConfig:
         profile: record a trace of the run for Perfetto or chrome://tracing; keep the run short.
         cache: folder for downloads and token files; None is $LM_CACHE or ~/.cache/lm, where
             compiled kernels are in any case.
+        processes: that train together on this machine, each with its share of the streams and
+            the cores, or with a GPU of its own; torchrun starts them on several machines.
+        restarts: how often they are started again from the last checkpoint after one was lost.
+        timeout_seconds: how long one of several processes may keep the others waiting before it
+            counts as lost.
     """
 
     group: ClassVar[str] = "runtime"
@@ -44,26 +50,36 @@ class RuntimeConfig:
     anomaly: bool = False
     profile: bool = False
     cache: str | None = None
+    processes: int = 1
+    restarts: int = 0
+    timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
 
     def __post_init__(self) -> None:
+        checks.at_least("runtime.processes", self.processes, 1)
+        checks.at_most("runtime.processes", self.processes, 1 << 10)
+        checks.at_least("runtime.restarts", self.restarts, 0)
+        checks.positive("runtime.timeout_seconds", self.timeout_seconds)
         checks.at_least("runtime.threads", self.threads, 1)
         checks.at_most("runtime.threads", self.threads, 1 << 10)
 
-    def build(self) -> Compute:
+    def build(self, processes: Processes = ALONE) -> Compute:
         """Apply threads and determinism, settle precision and products.
+
+        Args:
+            processes: that compute together, each on a device of its own where that is a GPU.
 
         Raises:
             ConfigError: the device is not there (lists those that are), or cannot serve what was
                 asked for.
         """
-        device = find_device(self.device)
+        device = find_device(self.device, processes)
         precision, reason = resolve_precision(self.precision, device)
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         if self.deterministic != torch.are_deterministic_algorithms_enabled():
             torch.use_deterministic_algorithms(self.deterministic)  # imports torch's compiler
         torch.autograd.set_detect_anomaly(self.anomaly)
-        choices = Choices(self.cache_folder() / "measured.json", machine(device))
+        choices = Choices(self.cache_folder() / "measured.json", machine(device), processes)
         compute = Compute(device, precision, self.kernels, reason, choices)
         compute.use()
         return compute
@@ -91,16 +107,24 @@ def available_devices() -> list[str]:
     return [*found, "cpu"]
 
 
-def find_device(name: str) -> torch.device:
-    """The named device, or the best one for `auto`."""
+def find_device(name: str, processes: Processes = ALONE) -> torch.device:
+    """The named device, or the best one for `auto`; of several GPUs each process has its own."""
     found = available_devices()
     if name == "auto":
-        return torch.device(found[0])
-    wanted = "cuda:0" if name == "cuda" else name
+        name = "cuda" if found[0].startswith("cuda") else found[0]
+    wanted = f"cuda:{processes.local_rank}" if name == "cuda" else name
     if wanted not in found:
         raise ConfigError(
-            f"runtime.device={name} is not available here; available: {', '.join(found)}",
-            f"Set runtime.device={found[0]} or runtime.device=auto.",
+            f"runtime.device={name} is not available here"
+            f"{'' if processes.alone else f' as {wanted}'}; available: {', '.join(found)}",
+            f"Set runtime.device={found[0]} or runtime.device=auto."
+            if processes.alone
+            else "Start as many processes on a machine as it has GPUs, or set runtime.device=cpu.",
+        )
+    if not processes.alone and wanted.startswith("cuda") and name != "cuda":
+        raise ConfigError(
+            f"runtime.device={name} is one GPU, but there are {processes.size} processes",
+            "Set runtime.device=cuda, which gives each process its own.",
         )
     return torch.device(wanted)
 

@@ -60,7 +60,7 @@ class Owner:
     @classmethod
     def of_this_process(cls) -> "Owner":
         """The process that asks."""
-        return cls(socket.gethostname(), os.getpid(), _boot(), _started(os.getpid()))
+        return cls(socket.gethostname(), os.getpid(), _boot(), started(os.getpid()))
 
     @classmethod
     def read(cls, text: str) -> "Owner | None":
@@ -88,7 +88,7 @@ class Owner:
         if self == here or self.boot != here.boot or not _exists(self.pid):
             return Standing.gone
         # The number was given to another process since.
-        return Standing.alive if _started(self.pid) == self.started else Standing.gone
+        return Standing.alive if started(self.pid) == self.started else Standing.gone
 
 
 def _boot() -> str:
@@ -98,7 +98,8 @@ def _boot() -> str:
         return ""
 
 
-def _started(pid: int) -> str:
+def started(pid: int) -> str:
+    """When a process began, in the system's ticks since it did; empty where it is not told."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -188,7 +188,8 @@ def graphed_where_possible(step: TrainStep) -> TrainStep | GraphedStep:
     """The step as graphs on an NVIDIA GPU; as it is elsewhere, and where it reads the device.
 
     That is under `runtime.anomaly`, with optimisers that keep numbers on the host, with a sampled
-    softmax, whose words the host draws, and with an adaptive one, whose work depends on the words.
+    softmax, whose words the host draws, with an adaptive one, whose work depends on the words, and
+    with several processes, since what they exchange in a graph was never tried on GPUs.
     The plain kernels (`torch`, `reference`) are there to be compared with and run as anyone would
     run them.
     """
@@ -196,7 +197,8 @@ def graphed_where_possible(step: TrainStep) -> TrainStep | GraphedStep:
     fast = compute.device.type == "cuda" and compute.kernels in (Kernels.auto, Kernels.fast)
     on_device = step.optimizers.capturable and step.model.sampler is None
     on_device = on_device and step.model.head.on_device
-    if not fast or not on_device or torch.is_anomaly_enabled():
+    together = not step.processes.alone
+    if not fast or not on_device or together or torch.is_anomaly_enabled():
         return step
     return GraphedStep(step, CudaCapture(compute.device))
 

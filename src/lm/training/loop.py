@@ -16,6 +16,7 @@ from lm.metrics import tags
 from lm.metrics.perplexity import exp, floor_scalars
 from lm.runtime.randomness import generator
 from lm.sampling import SamplingConfig, generate
+from lm.training.exchange import sums_of_bits
 from lm.training.run import Run
 from lm.training.snapshot import capture
 
@@ -44,6 +45,8 @@ class Trainer(Run):
         progress, config = self.progress, self.config
         self.clock = self.logged_at = time.perf_counter()
         self.logged_tokens = progress.tokens
+        self.stop.share(self.processes)
+        self.check_alike()
         if self.evaluate_if_due():  # a stop abandoned it; resuming repeats it
             self.save()
         while (reason := self.limits.reached(progress)) is None:
@@ -51,6 +54,7 @@ class Trainer(Run):
             window = self.streams.window(progress.position, length)
             with self.inspected_if_due(window):
                 self.train(window)
+            self.agree()
             if progress.step % config.log_every == 0:
                 self.log()
             if self.evaluate_if_due() or self.save_due():
@@ -75,11 +79,16 @@ class Trainer(Run):
             lr_multiplier=self.schedule.multiplier(progress.step)
             * self.windows.lr_factor(len(window.tokens)),
         )
+        before = progress.tokens
         progress.advance(window, self.streams)
         if progress.position == 0:
             self.state = None
-        self.console.advance(window.num_targets)
+        self.console.advance(progress.tokens - before)
         self.tick()
+
+    def agree(self) -> None:
+        """Let every process see the same signals and the same clock."""
+        (self.progress.seconds,) = self.stop.agree(self.progress.seconds)
 
     def tick(self) -> None:
         """Count the time since the last tick."""
@@ -124,6 +133,7 @@ class Trainer(Run):
             values[tags.GRADIENT_NORM_PART.format(part=part)] = norm
         self.writer.scalars(progress.step, progress.tokens, values)
         self.console.report(progress, interval, rate)
+        self.check_alike()
         if interval.worst_run >= self.config.max_bad_steps:
             raise NumericError(
                 f"loss or gradient was not finite in {interval.worst_run} steps in a row"
@@ -132,11 +142,22 @@ class Trainer(Run):
                 f"resume={self.directory.path}",
             )
 
+    def check_alike(self) -> None:
+        """Make sure that all processes still have the same weights.
+
+        Raises:
+            ProcessError: a machine computes wrongly, or something that must not depends on it.
+        """
+        if not self.processes.alone:
+            weights = sums_of_bits(list(self.model.parameters()))
+            self.processes.check_same(weights, f"weights after step {self.progress.step}")
+
     @contextmanager
     def inspected_if_due(self, window: Window) -> Iterator[None]:
         """Look inside the model every `inspect_every` steps, as it reads the window of the step."""
         every = self.config.inspect_every
-        if every is None or (self.progress.step + 1) % every:
+        due = every is not None and (self.progress.step + 1) % every == 0
+        if not due or not self.processes.first:
             yield
             return
         with inspected_step(self.model, window, self.state) as found:
@@ -173,6 +194,7 @@ class Trainer(Run):
                 window=max(self.config.window, 128),
                 unit=self.streams.unit,
                 on_window=self._abandon_if_stopped,
+                processes=self.processes,
             )
         except _AbandonedError:
             self.save_and_stop()
@@ -188,6 +210,7 @@ class Trainer(Run):
         log.info("averaging of weights begins after step %d", self.progress.step)
 
     def _abandon_if_stopped(self, num_targets: int) -> None:
+        self.stop.agree()
         if self.stop.requested:
             raise _AbandonedError
 
@@ -202,7 +225,7 @@ class Trainer(Run):
     def sample(self) -> None:
         """Generate a little text, so that a person sees what the numbers mean."""
         config, progress = self.config, self.progress
-        if not config.sample_tokens:
+        if not config.sample_tokens or not self.processes.first:
             return
         device = self.model.device
         (text,) = generate(
@@ -227,7 +250,9 @@ class Trainer(Run):
         self.tick()
         progress = self.progress
         best = progress.best_loss is not None and progress.best_step == progress.step
-        self.saver.save(progress.step, capture(self), best=best)
+        checkpoint = capture(self)
+        if self.processes.first:
+            self.saver.save(progress.step, checkpoint, best=best)
 
     def save_and_stop(self) -> None:
         """Save at a step boundary and leave."""

@@ -41,7 +41,7 @@ class Progress:
     def advance(self, window: Window, streams: Streams) -> None:
         """Count a trained window; wraps at the end of the epoch."""
         self.step += 1
-        self.tokens += window.num_targets
+        self.tokens += len(window.tokens) * streams.num_streams
         self.position += len(window.tokens)
         if self.position >= streams.length:
             self.position = 0

@@ -8,7 +8,7 @@ from lm.checkpoint import Checkpoint
 from lm.data.store import TokenStore
 from lm.data.streams import Streams
 from lm.data.tokenizers import Tokenizer
-from lm.metrics.writer import MetricsWriter
+from lm.metrics.writer import MetricsWriter, SilentWriter
 from lm.models import RecurrentModel
 from lm.models.base import State
 from lm.optim.averaging import Averages
@@ -16,6 +16,7 @@ from lm.optim.base import Optimizers
 from lm.optim.outliers import Outliers
 from lm.optim.schedule_base import Schedule
 from lm.run_directory import RunDirectory
+from lm.runtime.processes import ALONE, Processes
 from lm.training.config import TrainerConfig
 from lm.training.console import Console
 from lm.training.graphed import GraphedStep, graphed_where_possible
@@ -34,7 +35,9 @@ class Run:
     Attributes:
         config_text: the configuration as the checkpoint keeps it.
         identity: what else a checkpoint says of the run: machine, data fingerprints.
-        state: the recurrent state that enters the next window; None at the start of an epoch.
+        processes: that train it together; the streams are split over them.
+        state: the recurrent state of our own streams that enters the next window; None at the
+            start of an epoch.
     """
 
     config: TrainerConfig
@@ -53,6 +56,7 @@ class Run:
     config_text: str
     identity: dict[str, object]
     stop: StopFlag
+    processes: Processes = ALONE
     statistics: Statistics = field(init=False)
     averages: Averages = field(init=False)
     outliers: Outliers = field(init=False)
@@ -74,6 +78,7 @@ class Run:
             num_streams=self.config.batch_size,
             passes=self.config.accumulate,
             seed=self.seed,
+            processes=self.processes,
         )
         self.averages, self.outliers = step.averages, step.outliers
         self.train_step = graphed_where_possible(step)
@@ -89,10 +94,14 @@ class Run:
         progress, at = self.progress, None
         if resumed is not None:
             at = (progress.step, progress.tokens, int(resumed.state["metrics_bytes"]))
-        self.writer = MetricsWriter(
-            self.directory.path, tokens_axis=self.config.tokens_axis, resume=at
+        speaks = self.processes.first
+        self.writer = (
+            MetricsWriter(self.directory.path, tokens_axis=self.config.tokens_axis, resume=at)
+            if speaks
+            else SilentWriter()
         )
-        self.console = Console(progress, self.limits.total_tokens, bar=self.config.bar)
+        bar = self.config.bar and speaks
+        self.console = Console(progress, self.limits.total_tokens, bar=bar)
         try:
             with self.saver.finishing():
                 yield

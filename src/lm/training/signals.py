@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from types import FrameType
 
 from lm.errors import Stopped
+from lm.runtime.processes import ALONE, Processes
 
 _SIGNALS = [
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)
@@ -17,12 +18,29 @@ class StopFlag:
 
     def __init__(self) -> None:
         self._signal: str | None = None
+        self._agreed: str | None = None
+        self._processes = ALONE
         self._deferring = False
 
     @property
     def requested(self) -> str | None:
-        """The signal that asks to stop, if one does."""
-        return self._signal
+        """The signal that asks to stop, if one does; of several processes, as of `agree`."""
+        return self._signal if self._processes.alone else self._agreed
+
+    def share(self, processes: Processes) -> None:
+        """From now on a signal to one of the processes stops all of them at the same step."""
+        self._processes = processes
+
+    def agree(self, *values: float) -> list[float]:
+        """Hear of the other processes' signals; all of them call this at the same moment.
+
+        Args:
+            values: what else they have to see alike; the largest of each counts.
+        """
+        own = 0 if self._signal is None else int(signal.Signals[self._signal])
+        number, *agreed = self._processes.largest([own, *values])
+        self._agreed = signal.Signals(int(number)).name if number else None
+        return agreed
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         """Note the signal; where there is nothing to save yet, leave; on the second, too.

@@ -16,7 +16,10 @@ _PARTS = ("statistics", "optimizer", "iterate", "outliers", "state")
 
 
 def capture(run: Run) -> Checkpoint:
-    """Everything that must survive a stop, as of the last finished step."""
+    """Everything that must survive a stop, as of the last finished step.
+
+    The recurrent state is that of all streams, whichever process has them: all of them take part.
+    """
     training = {f"statistics/{name}": t for name, t in run.statistics.sums.items()}
     for name, tensor in run.optimizers.state_tensors().items():
         training[f"optimizer/{name}"] = tensor
@@ -26,7 +29,8 @@ def capture(run: Run) -> Checkpoint:
         training[f"outliers/{name}"] = tensor
     for k, layer in enumerate(run.state or []):
         for name, tensor in layer.items():
-            training[f"state/{k}/{name}"] = tensor
+            whole = run.processes.gather(tensor, run.streams.num_streams)
+            training[f"state/{k}/{name}"] = whole
     return Checkpoint(
         model={**run.model.tensors(), **run.averages.tensors},
         training=training,
@@ -96,7 +100,7 @@ def _parts(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
 
 def _recurrent_state(run: Run, progress: Progress, tensors: dict[str, Tensor]) -> State | None:
-    """None at the start of an epoch, when nothing was saved."""
+    """That of our own streams; None at the start of an epoch, when nothing was saved."""
     own = run.model.initial_state(run.streams.num_streams) if progress.position else []
     named = {f"{k}/{name}": t for k, layer in enumerate(own) for name, t in layer.items()}
     check_tensors(tensors, named, "state")
@@ -105,10 +109,10 @@ def _recurrent_state(run: Run, progress: Progress, tensors: dict[str, Tensor]) -
             raise CheckpointError(f"the checkpoint's state/{name} is not finite", REMEDY)
     if not progress.position:
         return None
-    device = run.model.device
+    device, streams = run.model.device, run.processes.share(run.streams.num_streams)
     # A copy is aligned as every tensor of torch's own; one that lies in the file's buffer is not,
     # and MKL's last bits depend on it.
     return [
-        {name: tensors[f"{k}/{name}"].to(device, copy=True) for name in layer}
+        {name: tensors[f"{k}/{name}"][streams].to(device, copy=True) for name in layer}
         for k, layer in enumerate(own)
     ]

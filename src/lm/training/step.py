@@ -15,7 +15,9 @@ from lm.optim.averaging import Averages, AveragingConfig
 from lm.optim.base import Optimizers
 from lm.optim.clipping import ClipConfig, GradientNorms, clip_gradients
 from lm.optim.outliers import Outliers
+from lm.runtime.processes import ALONE, Processes
 from lm.runtime.randomness import Noise
+from lm.training.exchange import Exchange
 from lm.training.statistics import Statistics
 
 # Unclipped, a larger gradient is worse than an infinite one: its squares, and products of them,
@@ -42,7 +44,8 @@ class TrainStep:
     """The update of one window.
 
     Accumulation splits the streams, never the time: each pass computes a slice of the streams with
-    its share of the noise, and the update equals the whole batch's to rounding.
+    its share of the noise, and the update equals the whole batch's to rounding. So do processes:
+    each computes its own streams, and all make the same update from the sum of their gradients.
 
     A step whose loss or gradient is not finite, or whose unclipped gradient is beyond
     `LARGEST_UNCLIPPED`, leaves parameters, optimiser and recurrent state as they were, decided on
@@ -60,6 +63,7 @@ class TrainStep:
         num_streams: int,
         passes: int,
         seed: int,
+        processes: Processes = ALONE,
     ) -> None:
         self.model = model
         self.optimizers = optimizers
@@ -67,14 +71,19 @@ class TrainStep:
         self.clip = clip
         self.num_streams = num_streams
         self.seed = seed
+        self.processes = processes
         model.sparse_gradients = optimizers.takes_sparse_gradients
-        edges = [round(k * num_streams / passes) for k in range(passes + 1)]
+        self.own = range(num_streams)[processes.share(num_streams)]
+        edges = [round(k * len(self.own) / passes) for k in range(passes + 1)]
         self.slices = [slice(a, b) for a, b in pairwise(edges)]
         self.parameters: dict[str, nn.Parameter] = {
             name: p for name, p in model.named_parameters() if p.requires_grad
         }
         self.averages = Averages(averaging or AveragingConfig(), self.parameters)
         self.outliers = Outliers(clip.outlier, model.device)
+        self.exchange = Exchange(
+            processes, self.parameters, some_missing=not model.head.on_device
+        )
         self.norms: GradientNorms | None = None
 
     def __call__(
@@ -117,7 +126,7 @@ class TrainStep:
         self.averages.update(skip)
         self.statistics.add(
             nats=nats,
-            tokens=targets.numel(),
+            tokens=len(targets) * self.num_streams,
             norm=norms.total,
             clipped=norms.clipped,
             skip=skip,
@@ -148,33 +157,40 @@ class TrainStep:
         noise: Noise,
         resets: Tensor | None,
     ) -> tuple[Tensor, Tensor, State]:
-        """Forward and backward over all slices: the objective, its Σ nats, the new state."""
-        device = tokens.device
-        objective = torch.zeros((), device=device)
-        nats = torch.zeros((), dtype=self.statistics.sums["nats"].dtype, device=device)
+        """Forward and backward over all slices: the objective, its Σ nats, the new state.
+
+        The first two are of all streams, as the gradients are; the state is of our own.
+        """
+        sums = torch.zeros(2, dtype=self.statistics.sums["nats"].dtype, device=tokens.device)
         states = []
         for streams in self.slices:
+            if streams is self.slices[-1]:
+                self.exchange.open()
             output = self.model(
                 tokens[:, streams],
                 targets[:, streams],
                 None if state is None else slice_streams(state, streams),
-                noise=noise.for_streams(streams),
+                noise=noise.for_streams(_shifted(streams, self.own.start)),
                 resets=None if resets is None else resets[:, streams],
             )
             share = output.objective
-            if len(self.slices) > 1:
+            if streams.stop - streams.start < self.num_streams:
                 share = share * ((streams.stop - streams.start) / self.num_streams)
             _backward(share)
-            objective = objective + share.detach()
-            nats = nats + output.nll.sum(dtype=nats.dtype)
+            sums += torch.stack([share.detach().to(sums.dtype), output.nll.sum(dtype=sums.dtype)])
             states.append(detach(output.state))
-        return objective, nats, states[0] if len(states) == 1 else join_streams(states)
+        self.exchange.close(sums)
+        return sums[0], sums[1], states[0] if len(states) == 1 else join_streams(states)
 
     def _keep_finite(self, bad: Tensor, old: State | None, new: State) -> State:
         """After a bad step the old state goes on: a NaN in it would spoil every later step."""
         if old is None:
-            old = detach(self.model.initial_state(self.num_streams))
+            old = detach(self.model.initial_state(len(self.own)))
         return [
             {name: torch.where(bad, before[name], after[name]) for name in after}
             for before, after in zip(old, new, strict=True)
         ]
+
+
+def _shifted(streams: slice, by: int) -> slice:
+    return slice(streams.start + by, streams.stop + by)

@@ -1,0 +1,129 @@
+"""What the processes of a job tell each other in words: named JSON values in a store.
+
+Numbers are added up by a process group, where everybody takes part at the same moment. Words are
+left in torch.distributed's key-value store, for whoever comes to need them: the configuration, the
+run directory, which kernel was the fastest, why a process gave up.
+"""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from torch.distributed import PrefixStore, Store
+
+from lm.errors import ProcessError
+
+_BEAT_SECONDS = 1.0
+_LOOK_SECONDS = 0.02
+_LOOKS_PER_BEAT = 50
+
+
+class Messages:
+    """The values of one job.
+
+    Attributes:
+        patience_seconds: how long a process may give no sign of life before it counts as lost.
+    """
+
+    def __init__(
+        self, store: Store, patience_seconds: float, *, whole: Store | None = None
+    ) -> None:
+        self.store = store
+        self.patience_seconds = patience_seconds
+        self._whole = whole or store  # signs of life are of a process, not of a part
+
+    def part(self, name: str) -> "Messages":
+        """Messages of the same processes under names of their own."""
+        store = PrefixStore(name, self.store)
+        return Messages(store, self.patience_seconds, whole=self._whole)
+
+    def put(self, name: str, value: Any) -> None:
+        """Say something, once and for all."""
+        self.store.set(name, json.dumps(value))
+
+    def claimed_by(self, name: str, rank: int) -> int:
+        """Whose it is to say something: the rank of the first process that asked."""
+        return int(self.store.compare_set(f"claim/{name}", "", str(rank)))
+
+    def collect(self, value: Any) -> None:
+        """Add something to what all of them collect."""
+        number = self.store.add("collected", 1)
+        self.store.set(f"collected/{number}", json.dumps(value))
+
+    def collected(self) -> list[Any]:
+        """What they have collected so far."""
+        count = self.store.add("collected", 0)
+        return [json.loads(self.store.get(f"collected/{k}")) for k in range(1, count + 1)]
+
+    def found(self, name: str) -> Any:
+        """What was said; None where nothing was yet."""
+        return json.loads(self.store.get(name)) if self.store.check([name]) else None
+
+    def found_within(self, name: str, seconds: float) -> Any:
+        """The same after waiting for it, but no longer than so."""
+        limit = time.monotonic() + seconds
+        while (value := self.found(name)) is None and time.monotonic() < limit:
+            time.sleep(0.02)
+        return value
+
+    def await_(self, name: str, of: int) -> Any:
+        """What the process of rank `of`, which gives signs of life, will have said.
+
+        Looks again and again rather than waiting in the library, so that signals are heard.
+
+        Raises:
+            ProcessError: it gives none any more.
+        """
+        seen, heard_at, looked = self._beats(of), time.monotonic(), 0
+        while (value := self._looked_up(name)) is None:
+            time.sleep(_LOOK_SECONDS)
+            looked += 1
+            if looked % _LOOKS_PER_BEAT:
+                continue
+            beats = self._beats(of)
+            if beats != seen:
+                seen, heard_at = beats, time.monotonic()
+            if time.monotonic() - heard_at > self.patience_seconds:
+                raise ProcessError(
+                    f"process {of} gave no sign of life for {self.patience_seconds:g} s",
+                    "See what its machine says; runtime.timeout_seconds is the time it has.",
+                )
+        return value
+
+    @contextmanager
+    def beating(self, rank: int) -> Iterator[None]:
+        """Give signs of life, from a thread that stops with the process."""
+        done = threading.Event()
+        store = self._whole.clone()  # one that waits would keep the thread waiting too
+
+        def beat() -> None:
+            while not done.wait(_BEAT_SECONDS):
+                try:
+                    store.add(f"beats/{rank}", 1)
+                except RuntimeError:  # whoever holds the store is gone, and the job with it
+                    return
+
+        store.add(f"beats/{rank}", 1)
+        thread = threading.Thread(target=beat, name="lm-beat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
+
+    def _looked_up(self, name: str) -> Any:
+        try:
+            return self.found(name)
+        except RuntimeError as error:
+            raise ProcessError(
+                f"the process that holds the job together is gone ({error})",
+                "See what it said; the run continues with resume=.",
+            ) from error
+
+    def _beats(self, rank: int) -> int:
+        return self._whole.add(f"beats/{rank}", 0)

@@ -1,0 +1,322 @@
+"""Several processes that train one model together, of which this is one.
+
+torchrun starts them, one for each device or share of the cores, and torch.distributed carries what
+they exchange. Each owns a fixed slice of the global streams, computes their part of the loss and
+of the gradient, and all make the same update. A process alone is the same with a size of one, and
+then nothing here costs anything.
+"""
+
+import os
+import re
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+from torch import distributed as dist
+
+from lm.errors import LmError, ProcessError, Stopped
+from lm.runtime.messages import Messages
+from lm.runtime.ownership import started
+
+DEFAULT_TIMEOUT_SECONDS = 600.0
+# How long a lost connection waits for whoever was lost to have said why.
+_LAST_WORDS_SECONDS = 2.0
+
+
+class Pending:
+    """A sum that is under way."""
+
+    def __init__(self, work: dist.Work) -> None:
+        self._work = work
+
+    def wait(self) -> None:
+        """Wait for it; on an accelerator, let the device wait."""
+        with _connection():
+            self._work.wait()
+
+
+@dataclass(slots=True)
+class Groups:
+    """Where numbers are exchanged.
+
+    Attributes:
+        device: between the devices: NCCL on GPUs, gloo on CPUs.
+        host: between the hosts' memories; the same one on CPUs.
+    """
+
+    device: dist.ProcessGroup
+    host: dist.ProcessGroup
+
+
+class Processes:
+    """The processes of a job, seen from one of them.
+
+    Args:
+        local_rank: the number of this one on its machine.
+        messages: None is a process alone.
+        launch: tells this job from all others, and is the same after it was restarted.
+        attempt: how often it was restarted.
+    """
+
+    def __init__(
+        self,
+        rank: int = 0,
+        size: int = 1,
+        *,
+        local_rank: int = 0,
+        messages: Messages | None = None,
+        groups: Groups | None = None,
+        launch: str = "",
+        attempt: int = 0,
+    ) -> None:
+        self.rank, self.size, self.local_rank = rank, size, local_rank
+        self.launch, self.attempt = launch, attempt
+        self._messages, self._groups = messages, groups
+        self._turns = 0
+
+    @property
+    def alone(self) -> bool:
+        """There is no other."""
+        return self.size == 1
+
+    @property
+    def first(self) -> bool:
+        """This is the one that writes and speaks for all."""
+        return self.rank == 0
+
+    @property
+    def messages(self) -> Messages:
+        """What they tell each other."""
+        assert self._messages is not None, "a process alone has nobody to talk to"
+        return self._messages
+
+    def share(self, count: int) -> slice:
+        """Which of `count` things in a row are this process's own."""
+        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+
+    # Numbers: everybody calls the same in the same order.
+
+    def add_up(self, tensor: Tensor) -> None:
+        """Replace a tensor by the sum over all processes."""
+        if not self.alone:
+            self.begin_adding(tensor).wait()
+
+    def begin_adding(self, tensor: Tensor) -> Pending:
+        """The same, under way until it is waited for."""
+        assert self._groups is not None, "not connected"
+        with _connection():
+            work = dist.all_reduce(tensor, group=self._groups.device, async_op=True)
+        assert work is not None
+        return Pending(work)
+
+    def largest(self, values: Sequence[float]) -> list[float]:
+        """The largest of each value over all processes."""
+        if self.alone:
+            return list(values)
+        assert self._groups is not None, "not connected"
+        row = torch.tensor(values, dtype=torch.float64)
+        with _connection():
+            dist.all_reduce(row, op=dist.ReduceOp.MAX, group=self._groups.host)
+        found: list[float] = row.tolist()
+        return found
+
+    def gather(self, own: Shaped[Tensor, "own *rest"], count: int) -> Shaped[Tensor, "count *rest"]:
+        """All of `count` rows, of which each process has its `share`."""
+        if self.alone:
+            return own
+        whole = own.new_zeros(count, *own.shape[1:])
+        whole[self.share(count)] = own
+        # Bits beside zeros, so that nothing is rounded and a negative zero stays one.
+        self.add_up(whole.view(_BITS[own.itemsize]))
+        return whole
+
+    def gather_lists(self, own: Tensor) -> Tensor:
+        """The rows of all processes one after the other, where each may have another number."""
+        if self.alone:
+            return own
+        assert self._groups is not None, "not connected"
+        counts = torch.zeros(self.size, dtype=torch.int64, device=own.device)
+        counts[self.rank] = len(own)
+        self.add_up(counts)
+        lengths: list[int] = counts.tolist()
+        padded = own.new_zeros(max(lengths), *own.shape[1:])
+        padded[: len(own)] = own
+        parts = [torch.empty_like(padded) for _ in lengths]
+        with _connection():
+            dist.all_gather(parts, padded, group=self._groups.device)
+        return torch.cat([part[:n] for part, n in zip(parts, lengths, strict=True)])
+
+    def check_same(self, numbers: Sequence[int], what: str) -> None:
+        """Make sure that every process has the same numbers.
+
+        Raises:
+            ProcessError: one has others.
+        """
+        # Halves, since a float64 holds 53 bits exactly.
+        halves = [half for number in numbers for half in (number >> 32, number & 0xFFFFFFFF)]
+        extremes = self.largest([*halves, *(-half for half in halves)])
+        if any(a != -b for a, b in zip(extremes, extremes[len(halves) :], strict=False)):
+            raise ProcessError(
+                f"the {self.size} processes have different {what}",
+                "One of their machines, or the data on it, is not as the others'. The last"
+                " checkpoint is good: continue with resume=.",
+            )
+
+    # Turns and ends.
+
+    @contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """Inside, the first process comes first, then the first of each other machine, then all.
+
+        So that what is prepared once (a corpus, a compiled kernel) is found by the others, and what
+        the first one refuses is said once.
+        """
+        if self.alone:
+            yield
+            return
+        self._turns += 1
+        turn = self.messages.part(f"turn/{self._turns}")
+        node = os.environ.get("GROUP_RANK", "0")
+        if not self.first:
+            before = "first" if self.local_rank == 0 else f"machine/{node}"
+            turn.await_(before, of=0)
+        yield
+        if self.first:
+            turn.put("first", True)
+        if self.local_rank == 0:
+            turn.put(f"machine/{node}", True)
+
+    @contextmanager
+    def connected(self, device: torch.device, timeout_seconds: float) -> Iterator[None]:
+        """Form the groups, and take leave of the others at the end, however it comes."""
+        if self.alone or self._groups is not None:
+            yield
+            return
+        timeout = timedelta(seconds=timeout_seconds)
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        with _connection():
+            dist.init_process_group(
+                backend, store=self.messages.part("group").store, rank=self.rank,
+                world_size=self.size, timeout=timeout,
+            )  # fmt: skip
+            world = dist.group.WORLD
+            assert world is not None
+            host = world if backend == "gloo" else dist.new_group(backend="gloo", timeout=timeout)
+        self._groups = Groups(world, host)
+        try:
+            yield
+        finally:
+            self._groups = None
+            dist.destroy_process_group()
+
+    @contextmanager
+    def sharing_failure(self) -> Iterator[None]:
+        """Say why this process ends; where another was lost, end for the reason that it gave."""
+        try:
+            yield
+        except _LostConnectionError as lost:
+            raise self._reason_of_others() or lost from lost
+        except (LmError, Stopped) as error:
+            self._say(error.code, error.cause, error.remedy)
+            raise
+        except Exception as error:
+            self._say(LmError.code, f"{type(error).__name__}: {error}", "")
+            raise
+
+    def _say(self, code: int, cause: str, remedy: str) -> None:
+        if self.alone:
+            return
+        try:
+            if self.messages.claimed_by("failure", self.rank) == self.rank:
+                said = {"rank": self.rank, "code": code, "cause": cause, "remedy": remedy}
+                self.messages.put("failure", said)
+        except RuntimeError:
+            pass  # nobody is there to hear it
+
+    def _reason_of_others(self) -> LmError | Stopped | None:
+        try:
+            said = self.messages.found_within("failure", _LAST_WORDS_SECONDS)
+        except RuntimeError:
+            return None
+        return None if said is None else as_error(said, f"process {said['rank']}: ")
+
+
+ALONE = Processes()
+
+
+class _LostConnectionError(ProcessError):
+    """A connection to another process broke, or nothing came through it in time."""
+
+
+# What every backend can add.
+_BITS = {1: torch.uint8, 4: torch.int32, 8: torch.int64}
+
+
+def as_error(said: dict[str, Any], prefix: str = "") -> LmError | Stopped:
+    """The error that another process ended with, by its exit code."""
+    cause, remedy = f"{prefix}{said['cause']}", str(said["remedy"])
+    if said["code"] == Stopped.code:
+        return Stopped(cause, remedy)
+    kinds = {kind.code: kind for kind in LmError.__subclasses__()}
+    return kinds.get(said["code"], ProcessError)(cause, remedy)
+
+
+@contextmanager
+def _connection() -> Iterator[None]:
+    """Whatever an exchange raises means that another process is gone, or stands still."""
+    try:
+        yield
+    except RuntimeError as error:  # what torch.distributed raises derives from it
+        raise _LostConnectionError(
+            f"another process of this run was lost: {_plain(error)}",
+            "See what it said. The last checkpoint is good: continue with resume=, or let"
+            " runtime.restarts=3 (torchrun --max-restarts=3) do so.",
+        ) from error
+
+
+def _plain(error: RuntimeError) -> str:
+    """What torch says, without the place in its source and its guesses."""
+    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return re.sub(r"^\[[^\]]*\]\s*", "", first).partition(". This is")[0]
+
+
+def started_by_torchrun() -> bool:
+    """Whether this process is one of several that torchrun, or our own launcher, started."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+@contextmanager
+def joined() -> Iterator[Processes]:
+    """The processes of the job that torchrun started, through the store that it holds.
+
+    Raises:
+        ProcessError: they do not find each other.
+    """
+    with _connection():
+        store, rank, size = next(dist.rendezvous("env://"))
+    messages = Messages(store, DEFAULT_TIMEOUT_SECONDS)
+    local_rank = int(os.environ.get("LOCAL_RANK", rank))
+    processes = Processes(
+        rank, size, local_rank=local_rank, messages=messages, launch=_launch(),
+        attempt=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")),
+    )  # fmt: skip
+    if local_rank:
+        yield processes
+        return
+    with messages.beating(rank):
+        yield processes
+
+
+def _launch() -> str:
+    """The same for every attempt of one launch: the user's id of it, or the agent's process."""
+    given = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    if given != "none":
+        return given
+    agent = os.getppid()
+    return f"{socket.gethostname()} {agent} {started(agent)}"

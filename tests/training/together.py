@@ -1,0 +1,49 @@
+"""Processes of a run as threads of one: each has a gloo group and a store of its own, as in life."""
+
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TypeVar
+
+from torch import distributed as dist
+
+from lm.runtime.messages import Messages
+from lm.runtime.processes import Groups, Processes
+
+T = TypeVar("T")
+
+
+def together(
+    size: int, work: Callable[[Processes], T], *, seconds: float = 30.0
+) -> list[T | BaseException]:
+    """What each of `size` processes returns or raises."""
+    store = dist.HashStore()
+    found: dict[int, T | BaseException] = {}
+
+    def member(rank: int) -> None:
+        try:
+            group = dist.ProcessGroupGloo(
+                dist.PrefixStore("group", store), rank, size, timedelta(seconds=seconds)
+            )
+            messages = Messages(dist.PrefixStore("words", store), seconds)
+            processes = Processes(
+                rank, size, local_rank=rank, messages=messages, groups=Groups(group, group)
+            )
+            found[rank] = work(processes)
+        except BaseException as error:
+            found[rank] = error
+
+    threads = [threading.Thread(target=member, args=(rank,)) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return [found[rank] for rank in range(size)]
+
+
+def all_of(results: list[T | BaseException]) -> list[T]:
+    """The results, where nothing was raised."""
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    return results  # type: ignore[return-value]
