@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import lm
-from lm.commands.start import begin
+from lm.commands.begin import begin
 from lm.config import Invocation, TrainConfig, compose, parse
 
 WORDS = [

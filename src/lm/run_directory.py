@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
@@ -182,6 +182,20 @@ class RunDirectory:
         finally:
             logger.removeHandler(file)
             file.close()
+
+
+def begun_by(launch: str, folders: Iterable[Path]) -> Path | None:
+    """The newest of some run directories that a launch began, as `environment.json` says."""
+    found = [folder for folder in folders if _launch_of(folder) == launch]
+    return max(found, key=lambda folder: folder.name, default=None)
+
+
+def _launch_of(folder: Path) -> object:
+    try:
+        facts = json.loads((folder / "environment.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return facts.get("launch") if isinstance(facts, dict) else None
 
 
 class _LogFile(logging.FileHandler):

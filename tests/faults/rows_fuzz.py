@@ -13,7 +13,7 @@ from stranger import MANIFEST, checkpoint_of, copied, good_run, seal
 from trials import in_child
 
 import lm
-from lm.commands.start import begin
+from lm.commands.begin import begin
 from lm.commands.train import assemble
 from lm.config import Invocation, TrainConfig, compose, parse, prepare
 from lm.errors import CheckpointError, LmError

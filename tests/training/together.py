@@ -1,4 +1,4 @@
-"""Processes of a run as threads of one: each has a gloo group and a store of its own, as in life."""
+"""The processes of a run as threads of one: each with a gloo group of its own, as in life."""
 
 import threading
 from collections.abc import Callable

@@ -7,7 +7,6 @@ not composed again.
 
 import contextlib
 import io
-import logging
 import math
 import os
 import secrets
@@ -15,7 +14,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib import import_module  # noqa: TID251 (of a verb)
 from pathlib import Path
 
 import hydra
@@ -30,10 +28,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lm import config
 from lm.cli.flags import read_flags, runs_jobs
+from lm.cli.jobs import Leader, follow, run_job
 from lm.cli.report import report
-from lm.commands import module_of
-from lm.run_directory import ConsoleHandler
+from lm.errors import ConfigError
 from lm.runtime.files import storage_errors
+from lm.runtime.processes import ALONE, Processes, joined, started_by_torchrun
 
 MULTIRUN = "multirun.yaml"
 """What Hydra writes about a multirun before its first job."""
@@ -49,23 +48,7 @@ def train(overrides: Sequence[str] = ()) -> float | None:
         LmError: what the command line would print.
     """
     prepared = [config.prepare(override) for override in overrides]
-    return run_job("train", config.compose("train", prepared), prepared)
-
-
-def run_job(
-    verb: str,
-    composed: DictConfig,
-    overrides: Sequence[str],
-    job_directory: Path | None = None,
-    swept: frozenset[str] = frozenset(),
-) -> float | None:
-    """Parse the configuration and run the verb's command."""
-    command = import_module(module_of(verb))
-    parsed = config.parse(composed, config.ROOTS[verb])
-    call = config.Invocation(composed, tuple(overrides), job_directory, swept)
-    with config.invoking(call), _console():
-        result: float | None = command.run(parsed)
-        return result
+    return run_job("train", config.Invocation(config.compose("train", prepared), tuple(prepared)))
 
 
 def launch(verb: str, arguments: Sequence[str]) -> int:
@@ -74,6 +57,32 @@ def launch(verb: str, arguments: Sequence[str]) -> int:
     Raises:
         LmError: the command line is at fault, or its single job.
     """
+    if not started_by_torchrun():
+        return _launch(verb, arguments)
+    if verb != "train":
+        if int(os.environ["RANK"]):
+            return ConfigError.code
+        raise ConfigError(
+            f"lm {verb} runs in one process, torchrun started {os.environ['WORLD_SIZE']}",
+            f"Run it without torchrun: lm {verb} …",
+        )
+    with joined() as processes:
+        if processes.alone:
+            return _launch(verb, arguments, processes=processes)
+        if not processes.first:
+            return follow(processes)
+        leader = Leader(processes)
+        with leader.leading():
+            return _launch(verb, arguments, leader=leader)
+
+
+def _launch(
+    verb: str,
+    arguments: Sequence[str],
+    *,
+    leader: Leader | None = None,
+    processes: Processes = ALONE,
+) -> int:
     flags, given = read_flags(verb, arguments)
     config.load_plugins()
     overrides = [*config.local_search_path(flags.overrides), *flags.overrides]
@@ -90,7 +99,8 @@ def launch(verb: str, arguments: Sequence[str]) -> int:
         raised = (HydraException, OmegaConfBaseException)
     elif flags.cfg or flags.help:
         config.compose(root, overrides, extra_dir=extra_dir)
-    task = _Task(verb, frozenset() if single else config.swept_keys(flags.overrides))
+    swept = frozenset[str]() if single else config.swept_keys(flags.overrides)
+    task = _Task(verb, swept, leader, processes)
     with held, config.explained(root, overrides, raised=raised):
         if single is None:
             code = _call_hydra(verb, task, [*overrides, *given], plain=not flags.help)
@@ -132,6 +142,8 @@ class _Task:
 
     verb: str
     swept: frozenset[str]
+    leader: Leader | None = None
+    processes: Processes = ALONE
     owner: int = field(default_factory=os.getpid)
     codes: list[int] = field(default_factory=list)
     failure: Exception | None = None
@@ -148,7 +160,7 @@ class _Task:
             str(context.job.num) if context.sweep.subdir == "." else context.sweep.subdir
         )
         try:
-            return run_job(self.verb, composed, overrides, own, self.swept)
+            return self._run(composed, overrides, own)
         except Exception as error:
             if os.getpid() != self.owner:
                 raise  # the launcher carries it to the process that counts
@@ -157,10 +169,16 @@ class _Task:
 
     def _single(self, composed: DictConfig, overrides: list[str]) -> float | None:
         try:
-            return run_job(self.verb, composed, overrides)
+            return self._run(composed, overrides)
         except Exception as error:  # raised again once Hydra, which would print it, is done
             self.failure = error
             return None
+
+    def _run(
+        self, composed: DictConfig, overrides: list[str], own: Path | None = None
+    ) -> float | None:
+        call = config.Invocation(composed, tuple(overrides), own, self.swept, self.processes)
+        return run_job(self.verb, call if self.leader is None else self.leader.lead(call))
 
     def outcome(self) -> int:
         """The first failure's exit code, or 0.
@@ -200,20 +218,6 @@ def _sweep_directory(verb: str, overrides: Sequence[str], job: DictConfig) -> It
             for path in missing:
                 with contextlib.suppress(OSError):  # another multirun has come meanwhile
                     path.rmdir()
-
-
-@contextlib.contextmanager
-def _console() -> Iterator[None]:
-    """Show `lm`'s log on standard error while a command runs."""
-    logger, handler = logging.getLogger("lm"), ConsoleHandler()
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-        logger.removeHandler(handler)
 
 
 @contextlib.contextmanager

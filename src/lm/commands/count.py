@@ -11,7 +11,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from lm.checkpoint import Checkpoint
-from lm.commands.start import Start, begin
+from lm.commands.begin import begin
+from lm.commands.start import Start
 from lm.config import Invocation, TrainConfig, command_line, invocation, job_directory, key_of
 from lm.data.prepare import Prepared
 from lm.data.streams import Streams

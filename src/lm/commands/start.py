@@ -1,4 +1,4 @@
-"""How a run begins: fresh, resumed exactly (`resume=`), or from other weights (`init_from=`)."""
+"""What a run begins with, and what is made of it: tokens, a model, the configuration to keep."""
 
 import logging
 from contextlib import ExitStack
@@ -9,32 +9,25 @@ from typing import Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from lm.checkpoint import Checkpoint, read_any
+from lm.checkpoint import Checkpoint
 from lm.config import (
-    Invocation,
     TrainConfig,
     chosen_schemas,
     dump,
-    parse,
+    job_directory,
     portable_config,
-    resume_config,
 )
 from lm.config.fields import PATH_FIELDS, flatten, plain
-from lm.config.inherit import inherit_model
 from lm.data.corpus import Corpus, DataConfig
 from lm.data.prepare import Prepared, prepare
 from lm.data.sources.cut import first_bytes
 from lm.data.store import TokenStore
 from lm.data.tokenizers import Tokenizer, TokenizerConfig
-from lm.errors import CheckpointError, ConfigError
 from lm.evaluation import check_evaluable
-from lm.loading import opened
-from lm.models import LanguageModel, ModelConfig, RecurrentConfig
-from lm.models.recurrent_config import HeadKind
+from lm.models import LanguageModel, RecurrentConfig
 from lm.run_directory import RunDirectory
-from lm.runtime.compute import Compute, Precision
-from lm.runtime.untrusted import as_object
-from lm.training.progress import Progress
+from lm.runtime.compute import Compute
+from lm.runtime.processes import ALONE, Processes
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +40,9 @@ class Start:
         composed: the configuration, interpolations unresolved.
         compute: where and how.
         tokenizer: the checkpoint's, or the configuration of one to train.
-        directory, resumed: of the run that is continued.
+        processes: that train together.
+        directory, resumed: of the run that is continued; without the second, it was lost before
+            its first checkpoint.
         weights: the parameters that a new run starts from.
     """
 
@@ -56,6 +51,7 @@ class Start:
     compute: Compute
     corpus: Corpus
     tokenizer: Tokenizer | TokenizerConfig
+    processes: Processes = ALONE
     directory: RunDirectory | None = None
     resumed: Checkpoint | None = None
     weights: Checkpoint | None = None
@@ -102,6 +98,16 @@ class Start:
             if isinstance(value, bool | str | float | int) and name not in {"name", *PATH_FIELDS}
         }
 
+    def create_directory(self, held: ExitStack) -> RunDirectory:
+        """The new run's directory: the first process creates and owns it, the others are told."""
+        processes = self.processes
+        if not processes.first:
+            return RunDirectory(Path(processes.told("directory")))
+        directory = RunDirectory.create(Path(self.config.runs) / self.config.name, job_directory())
+        held.enter_context(directory.owned())
+        processes.tell("directory", str(directory.path))
+        return directory
+
     def load_data(self) -> Prepared:
         """The corpus as tokens, by the tokenizer that the run starts with."""
         config = self.config
@@ -133,21 +139,6 @@ def sizes_of(solved: RecurrentConfig) -> dict[str, int | None]:
     return {"model.hidden_size": solved.hidden_size, "model.parameters": None}
 
 
-def begin(config: TrainConfig, call: Invocation, held: ExitStack) -> Start:
-    """Look at `resume` and `init_from`, and find the corpus.
-
-    Args:
-        held: takes the lock of a run that is continued, before anything in it is read.
-    """
-    if config.resume is not None:
-        return _resume(Path(config.resume), call, held)
-    dump(portable_config(call.config))  # what cannot be saved is refused before anything is written
-    if config.init_from is not None:
-        return _init_from(Path(config.init_from), call)
-    compute = config.runtime.build()
-    return Start(config, call.config, compute, corpus_of(config), config.tokenizer)
-
-
 def corpus_of(config: TrainConfig) -> Corpus:
     """The corpus that a configuration trains on."""
     return build_corpus(config.data, config.runtime.cache_folder())
@@ -159,89 +150,6 @@ def build_corpus(data: DataConfig, cache: Path) -> Corpus:
     if data.train_bytes is None:
         return corpus
     return replace(corpus, train=first_bytes(corpus.train, data.train_bytes))
-
-
-def _resume(path: Path, call: Invocation, held: ExitStack) -> Start:
-    directory = RunDirectory.open(path)
-    _refuse_links(directory.path)
-    held.enter_context(directory.owned())
-    folder, checkpoint = directory.checkpoints.newest_good()
-    found = opened(folder, checkpoint)
-    composed = resume_config(found.composed, call.config, call.overrides)
-    config = parse(composed, TrainConfig)
-    compute = resumed_compute(config, checkpoint)
-    progress = as_object(checkpoint.state.get("progress"), "state.progress")
-    log.info("resuming %s at step %d", directory.path, Progress.from_json(progress).step)
-    return Start(
-        config,
-        composed,
-        compute,
-        corpus_of(config),
-        found.tokenizer,
-        directory=directory,
-        resumed=checkpoint,
-    )
-
-
-def resumed_compute(config: TrainConfig, checkpoint: Checkpoint) -> Compute:
-    """Where and how a run goes on: by the choices it made when it began."""
-    compute = config.runtime.build()
-    if "compute" in checkpoint.state:
-        picked = config.runtime.precision is Precision.auto
-        saved = as_object(checkpoint.state["compute"], "state.compute")
-        compute.resume(saved, keep_precision=picked)
-    return compute
-
-
-def _refuse_links(path: Path) -> None:
-    """A run's files lie in its directory: a stranger's must not have this one written elsewhere.
-
-    Raises:
-        CheckpointError: naming the link.
-    """
-    for entry in [path / "checkpoints", *path.glob("*")]:
-        if entry.is_symlink():
-            raise CheckpointError(
-                f"{entry} is a link, and a run that goes on would write where it points",
-                "Put the file or folder itself in its place.",
-            )
-
-
-def _init_from(path: Path, call: Invocation) -> Start:
-    folder, checkpoint = read_any(path, "best")
-    found = opened(folder, checkpoint)
-    composed = inherit_model(found.composed, call.config, call.overrides)
-    config = parse(composed, TrainConfig)
-    theirs, ours = found.config.model, config.model
-    for name in sorted(theirs.architecture().keys() | ours.architecture().keys()):
-        old, new = theirs.architecture().get(name), ours.architecture().get(name)
-        if old != new:
-            raise CheckpointError(
-                f"model.{name} is {new!r}, the weights of {path} have {old!r}",
-                "Drop that override: the architecture comes with the weights.",
-            )
-    compute = config.runtime.build()
-    corpus = corpus_of(config)
-    tokenizer = found.tokenizer
-    if config.extend_vocabulary:
-        _check_extendable(ours)
-        before = tokenizer.vocab_size
-        tokenizer = tokenizer.extended(corpus.train)
-        log.info("vocabulary extended from %d to %d", before, tokenizer.vocab_size)
-    return Start(config, composed, compute, corpus, tokenizer, weights=checkpoint)
-
-
-def _check_extendable(model: ModelConfig) -> None:
-    """Refuse heads in which a word's place depends on how frequent it was.
-
-    Raises:
-        ConfigError: an adaptive softmax.
-    """
-    if isinstance(model, RecurrentConfig) and model.head is HeadKind.adaptive:
-        raise ConfigError(
-            "extend_vocabulary=true: model.head=adaptive has clusters of the old words only",
-            "Start from weights with model.head=softmax or mixture.",
-        )
 
 
 def _extended(saved: dict[str, torch.Tensor], model: LanguageModel) -> dict[str, torch.Tensor]:

@@ -1,18 +1,22 @@
 """`lm train`: data → model → optimiser → fit → exact test."""
 
+import hashlib
+import json
 import logging
 import shlex
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from lm.checkpoint import read_any
 from lm.commands import count
-from lm.commands.start import Start, begin
-from lm.config import TrainConfig, command_line, invocation, job_directory
+from lm.commands.begin import begin
+from lm.commands.start import Start
+from lm.config import Invocation, TrainConfig, command_line, invocation
 from lm.data.streams import Streams
 from lm.errors import CheckpointError, ConfigError
 from lm.evaluation import evaluate
@@ -22,6 +26,7 @@ from lm.models.language_model import parameter_counts, part_of
 from lm.optim.groups import is_prefix
 from lm.run_directory import RunDirectory
 from lm.runtime.device import machine
+from lm.runtime.processes import Processes
 from lm.training.identity import fingerprints
 from lm.training.loop import Trainer
 from lm.training.progress import Limits
@@ -42,48 +47,92 @@ def run(config: TrainConfig) -> float | None:
 def train(config: TrainConfig, stop: StopFlag | None = None) -> Trainer:
     """Train as configured, to the end and tested.
 
+    Of several processes each does so with its own streams; the first one writes and speaks.
+
     Args:
         stop: what may ask the run to stop; None is a signal.
     """
     call = invocation()
     assert call is not None, "commands are run through lm.cli"
-    RunDirectory.check_place(Path(config.runs))
+    processes = call.processes
+    _check_processes(config, processes)
+    processes.be_patient(config.runtime.timeout_seconds)
     stop = stop or StopFlag()
     with ExitStack() as held:
+        held.enter_context(processes.saying_why())
         held.enter_context(stop.listening())
-        start = begin(config, call, held)
-        if isinstance(start.config.model, NgramConfig):
-            raise CheckpointError(
-                f"{config.resume or config.init_from} was counted, not trained by gradient: it"
-                " cannot go on",
-                "Count another text with lm train model=ngram.",
-            )
-        trainer = assemble(start, held, stop)
+        with processes.in_turn():
+            start, trainer = prepared_run(config, call, held, stop)
         directory = trainer.directory
-        held.enter_context(directory.logging())
-        if start.resumed is not None:  # what is refused leaves the summary as it was
-            restore(trainer, start.resumed)
-        held.enter_context(directory.summarised(partial(standing, trainer)))
-        if start.resumed is None:
-            directory.describe(start.run_text, list(call.overrides), machine(start.compute.device))
+        if processes.first:
+            held.enter_context(directory.summarised(partial(standing, trainer)))
+            if start.resumed is None:
+                facts = {**machine(start.compute.device), **processes.describe()}
+                directory.describe(start.run_text, list(call.overrides), facts)
+        held.enter_context(processes.with_reasons())
+        held.enter_context(processes.connected(start.compute.device))
+        processes.check_same(identity_numbers(trainer), "data or models")
         with trainer.logs(start.resumed), stop.deferring():
             trainer.writer.begin(start.hyper_parameters(), call.given, call.swept)
             announce(trainer, start, call.overrides)
-            with start.config.runtime.profiled(directory.path / "trace.json"):
+            with traced(trainer, start):
                 reason = trainer.fit()
-            finish(trainer, start, reason)
+            if processes.first:
+                finish(trainer, start, reason)
     return trainer
+
+
+def prepared_run(
+    config: TrainConfig, call: Invocation, held: ExitStack, stop: StopFlag
+) -> tuple[Start, Trainer]:
+    """What the run begins with, and the run as it stands; nothing is refused after this."""
+    RunDirectory.check_place(Path(config.runs))
+    start = begin(config, call, held)
+    if isinstance(start.config.model, NgramConfig):
+        raise CheckpointError(
+            f"{config.resume or config.init_from} was counted, not trained by gradient: it"
+            " cannot go on",
+            "Count another text with lm train model=ngram.",
+        )
+    trainer = assemble(start, held, stop)
+    if call.processes.first:
+        held.enter_context(trainer.directory.logging())
+    if start.resumed is not None:  # what is refused leaves the summary as it was
+        restore(trainer, start.resumed)
+    return start, trainer
+
+
+def _check_processes(config: TrainConfig, processes: Processes) -> None:
+    """Refuse what cannot be split, before any work.
+
+    Raises:
+        ConfigError: naming the field.
+    """
+    size = processes.size
+    if processes.alone and config.runtime.processes > 1:
+        raise ConfigError(
+            f"runtime.processes={config.runtime.processes}: only lm train starts several processes",
+            "Drop it here.",
+        )
+    if config.runtime.processes not in (1, size):
+        raise ConfigError(
+            f"runtime.processes={config.runtime.processes}, but torchrun started {size}",
+            "Drop runtime.processes: torchrun says how many.",
+        )
 
 
 def assemble(start: Start, held: ExitStack, stop: StopFlag) -> Trainer:
     """Everything a run consists of; its directory comes last, when nothing can be refused."""
-    config, compute, prepared = start.config, start.compute, start.load_data()
+    config, compute, processes = start.config, start.compute, start.processes
+    _check_streams(config, processes)
+    prepared = start.load_data()
     streams = Streams.for_training(
         prepared.stores["train"],
         config.trainer.batch_size,
         config.trainer.window,
         config.data.unit,
         label=start.corpus.describe("train"),
+        own=processes.share(config.trainer.batch_size),
     )
     start.settle_sizes(prepared.tokenizer.vocab_size)
     model = start.build_model(prepared.tokenizer, prepared.stores["train"])
@@ -94,12 +143,9 @@ def assemble(start: Start, held: ExitStack, stop: StopFlag) -> Trainer:
     windows = Windows(streams, config.trainer.random_window, config.seed)
     limits = Limits.of(config.trainer, windows)
     schedule = config.schedule.build(total_steps=limits.total_steps, epoch_of=windows.epoch_of)
-    directory = start.directory
     weights = sum(parameter.nbytes for parameter in model.parameters())
     RunDirectory.check_room(Path(config.runs), weights, config.trainer.keep)
-    if directory is None:
-        directory = RunDirectory.create(Path(config.runs) / config.name, job_directory())
-        held.enter_context(directory.owned())
+    directory = start.directory or start.create_directory(held)
     return Trainer(
         config=config.trainer,
         seed=config.seed,
@@ -120,12 +166,36 @@ def assemble(start: Start, held: ExitStack, stop: StopFlag) -> Trainer:
                 **machine(compute.device),
                 "precision": compute.precision.value,
                 "kernels": compute.kernels.value,
+                "processes": processes.size,
             },
             "data": {name: store.fingerprint for name, store in prepared.stores.items()},
             **fingerprints(config.model, prepared.tokenizer),
         },
         stop=stop,
+        processes=processes,
     )
+
+
+def _check_streams(config: TrainConfig, processes: Processes) -> None:
+    """Each process needs a stream for each of its passes.
+
+    Raises:
+        ConfigError: there are too few.
+    """
+    batch, passes = config.trainer.batch_size, config.trainer.accumulate
+    if batch < processes.size * passes:
+        raise ConfigError(
+            f"trainer.batch_size={batch} streams cannot be split over {processes.size} processes"
+            f"{f' and trainer.accumulate={passes} passes' if passes > 1 else ''}",
+            "Raise trainer.batch_size, or take fewer processes.",
+        )
+
+
+def identity_numbers(trainer: Trainer) -> list[int]:
+    """What has to be the same for all processes of a run, as a number."""
+    identity = {k: v for k, v in trainer.identity.items() if k != "machine"}
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).digest()
+    return [int.from_bytes(digest[:8], "big", signed=True)]
 
 
 def announce(trainer: Trainer, start: Start, overrides: Sequence[str]) -> None:
@@ -142,7 +212,7 @@ def announce(trainer: Trainer, start: Start, overrides: Sequence[str]) -> None:
         f" {streams.windows_per_epoch} windows an epoch;"
         f" {streams.remainder} remainder tokens are not trained",
         f"{compute.device}, products in {compute.precision.value} ({compute.reason}),"
-        f" {compute.kernels.value} kernels",
+        f" {compute.kernels.value} kernels{spread_of(trainer)}",
         f"parameters: {listed}",
     ]
     for line in lines:
@@ -152,6 +222,27 @@ def announce(trainer: Trainer, start: Start, overrides: Sequence[str]) -> None:
     for tag, text in texts.items():
         trainer.writer.text(trainer.progress.step, trainer.progress.tokens, tag, text)
     log.info("run directory: %s", trainer.directory.path)
+
+
+def spread_of(trainer: Trainer) -> str:
+    """How the streams are spread over processes, where there are several."""
+    if trainer.processes.alone:
+        return ""
+    size, threads = trainer.processes.size, torch.get_num_threads()
+    return (
+        f"; {size} processes of some {len(trainer.streams.own)} streams and"
+        f" {threads} {'thread' if threads == 1 else 'threads'}"
+    )
+
+
+@contextmanager
+def traced(trainer: Trainer, start: Start) -> Iterator[None]:
+    """Record a trace of what the first process does, if one is asked for."""
+    if not trainer.processes.first:
+        yield
+        return
+    with start.config.runtime.profiled(trainer.directory.path / "trace.json"):
+        yield
 
 
 def standing(trainer: Trainer) -> dict[str, object]:
@@ -208,7 +299,7 @@ def suggestions(trainer: Trainer, cache: str | None) -> list[str]:
     return [
         f"tensorboard --logdir {shlex.quote(str(trainer.directory.path.parent))}",
         f"lm generate run={path} prompt={shlex.quote(trainer.prompt)}",
-        " ".join([f"lm train resume={path}", *trainer.limits.raised(trainer.progress), *again]),
+        " ".join([trainer.continuation, *trainer.limits.raised(trainer.progress), *again]),
     ]
 
 

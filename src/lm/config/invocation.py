@@ -9,6 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from lm.config.overrides import key_of
+from lm.runtime.processes import ALONE, Processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +21,14 @@ class Invocation:
         overrides: the command line's, in Hydra's grammar.
         job_directory: where the run belongs if that is settled, as in a multirun; not created yet.
         swept: names of what a multirun varies; none for a single run.
+        processes: that carry it out together.
     """
 
     config: DictConfig
     overrides: tuple[str, ...] = ()
     job_directory: Path | None = None
     swept: frozenset[str] = frozenset()
+    processes: Processes = ALONE
 
     @property
     def given(self) -> frozenset[str]:

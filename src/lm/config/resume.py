@@ -67,6 +67,9 @@ def resume_config(saved: DictConfig, composed: DictConfig, overrides: Sequence[s
                 OmegaConf.update(result, name, new[name])
     # The corpus that a stranger's run names must not be copied to where it says, too.
     OmegaConf.update(result, "runtime.cache", new["runtime.cache"])
+    # How many processes there are is settled before the run is looked at.
+    for name in ("runtime.processes", "runtime.restarts"):
+        OmegaConf.update(result, name, new[name])
     # A path that read the environment is null in a checkpoint: this machine's own stands in.
     for name in PATH_FIELDS - {"init_from", "resume"}:
         if name in old and old[name] is None and new.get(name) is not None:

@@ -102,17 +102,18 @@ def flat_config(path: Path) -> dict[str, Any]:
     return {**schemas, **flatten(content), **schemas}
 
 
-def saved_config(text: str, path: Path) -> DictConfig:
+def saved_config(text: str, path: Path, *, interpolations: bool = False) -> DictConfig:
     """A saved configuration, shaped like `TrainConfig`, without Hydra.
 
     Args:
         path: where it was read, for messages.
+        interpolations: may be in it, where it comes from a process of our own.
 
     Raises:
         CheckpointError: not YAML, over the limits of size and depth, with aliases, tags or
             interpolations, or of a schema or field that is not known here.
     """
-    content = _plain_content(text, path)
+    content = _plain_content(text, path, interpolations=interpolations)
     schemas = content.pop("schemas", None)
     if not isinstance(schemas, dict):
         raise _refusal(path, "names no schemas")
@@ -144,11 +145,11 @@ def parse_saved(config: DictConfig, path: Path) -> TrainConfig:
         return parse(config, TrainConfig)
 
 
-def _plain_content(text: str, path: Path) -> dict[str, Any]:
+def _plain_content(text: str, path: Path, *, interpolations: bool) -> dict[str, Any]:
     if len(text.encode()) > MAX_BYTES:
         raise _refusal(path, f"is larger than {MAX_BYTES:,} bytes")
     with contained(path):
-        _check_events(path, text)
+        _check_events(path, text, interpolations=interpolations)
         content = OmegaConf.create(text)  # OmegaConf's loader derives from yaml.SafeLoader
         if not isinstance(content, DictConfig):
             raise _refusal(path, "is not a mapping")

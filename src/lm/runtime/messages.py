@@ -8,12 +8,11 @@ run directory, which kernel was the fastest, why a process gave up.
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 
-from torch.distributed import PrefixStore, Store
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from lm.errors import ProcessError
 
@@ -70,8 +69,11 @@ class Messages:
             time.sleep(0.02)
         return value
 
-    def await_(self, name: str, of: int) -> Any:
+    def await_(self, name: str, of: int, look: Callable[[], None] = lambda: None) -> Any:
         """What the process of rank `of`, which gives signs of life, will have said.
+
+        Args:
+            look: called now and then; may raise what ends the waiting.
 
         Looks again and again rather than waiting in the library, so that signals are heard.
 
@@ -84,6 +86,7 @@ class Messages:
             looked += 1
             if looked % _LOOKS_PER_BEAT:
                 continue
+            look()
             beats = self._beats(of)
             if beats != seen:
                 seen, heard_at = beats, time.monotonic()
@@ -98,7 +101,8 @@ class Messages:
     def beating(self, rank: int) -> Iterator[None]:
         """Give signs of life, from a thread that stops with the process."""
         done = threading.Event()
-        store = self._whole.clone()  # one that waits would keep the thread waiting too
+        assert isinstance(self._whole, TCPStore)
+        store = self._whole.clone()  # type: ignore[attr-defined]  # one that waits would keep the thread waiting too
 
         def beat() -> None:
             while not done.wait(_BEAT_SECONDS):

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 from torch import distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from lm.errors import LmError, ProcessError, Stopped
 from lm.runtime.messages import Messages
@@ -90,11 +91,29 @@ class Processes:
         """This is the one that writes and speaks for all."""
         return self.rank == 0
 
+    def of_job(self, number: int) -> "Processes":
+        """The same for one of several jobs: what went wrong in one is past in the next."""
+        if self.alone:
+            return self
+        return Processes(
+            self.rank, self.size, local_rank=self.local_rank,
+            messages=self.messages.part(f"job/{number}"), launch=self.launch, attempt=self.attempt,
+        )  # fmt: skip
+
+    def describe(self) -> dict[str, str | int]:
+        """What a run directory says of them."""
+        return {"processes": self.size, **({"launch": self.launch} if self.launch else {})}
+
     @property
     def messages(self) -> Messages:
         """What they tell each other."""
         assert self._messages is not None, "a process alone has nobody to talk to"
         return self._messages
+
+    def be_patient(self, seconds: float) -> None:
+        """Set how long another process may keep this one waiting before it counts as lost."""
+        if not self.alone:
+            self.messages.patience_seconds = seconds
 
     def share(self, count: int) -> slice:
         """Which of `count` things in a row are this process's own."""
@@ -126,7 +145,7 @@ class Processes:
         found: list[float] = row.tolist()
         return found
 
-    def gather(self, own: Shaped[Tensor, "own *rest"], count: int) -> Shaped[Tensor, "count *rest"]:
+    def gather(self, own: Shaped[Tensor, "K ..."], count: int) -> Shaped[Tensor, "N ..."]:
         """All of `count` rows, of which each process has its `share`."""
         if self.alone:
             return own
@@ -170,6 +189,15 @@ class Processes:
 
     # Turns and ends.
 
+    def tell(self, name: str, value: Any) -> None:
+        """Say to all others what the first process has found or chosen."""
+        if not self.alone:
+            self.messages.put(name, value)
+
+    def told(self, name: str) -> Any:
+        """What the first process said."""
+        return self.messages.await_(name, of=0, look=self._look_for_failure)
+
     @contextmanager
     def in_turn(self) -> Iterator[None]:
         """Inside, the first process comes first, then the first of each other machine, then all.
@@ -185,7 +213,7 @@ class Processes:
         node = os.environ.get("GROUP_RANK", "0")
         if not self.first:
             before = "first" if self.local_rank == 0 else f"machine/{node}"
-            turn.await_(before, of=0)
+            turn.await_(before, of=0, look=self._look_for_failure)
         yield
         if self.first:
             turn.put("first", True)
@@ -193,12 +221,12 @@ class Processes:
             turn.put(f"machine/{node}", True)
 
     @contextmanager
-    def connected(self, device: torch.device, timeout_seconds: float) -> Iterator[None]:
+    def connected(self, device: torch.device) -> Iterator[None]:
         """Form the groups, and take leave of the others at the end, however it comes."""
         if self.alone or self._groups is not None:
             yield
             return
-        timeout = timedelta(seconds=timeout_seconds)
+        timeout = timedelta(seconds=self.messages.patience_seconds)
         backend = "nccl" if device.type == "cuda" else "gloo"
         with _connection():
             dist.init_process_group(
@@ -216,12 +244,18 @@ class Processes:
             dist.destroy_process_group()
 
     @contextmanager
-    def sharing_failure(self) -> Iterator[None]:
-        """Say why this process ends; where another was lost, end for the reason that it gave."""
+    def with_reasons(self) -> Iterator[None]:
+        """Where another process was lost inside, end for the reason that it gave."""
         try:
             yield
         except _LostConnectionError as lost:
             raise self._reason_of_others() or lost from lost
+
+    @contextmanager
+    def saying_why(self) -> Iterator[None]:
+        """Tell the others if this process ends by an error, and why."""
+        try:
+            yield
         except (LmError, Stopped) as error:
             self._say(error.code, error.cause, error.remedy)
             raise
@@ -238,6 +272,11 @@ class Processes:
                 self.messages.put("failure", said)
         except RuntimeError:
             pass  # nobody is there to hear it
+
+    def _look_for_failure(self) -> None:
+        said = self.messages.found("failure")
+        if said is not None:
+            raise as_error(said, f"process {said['rank']}: ")
 
     def _reason_of_others(self) -> LmError | Stopped | None:
         try:
@@ -299,7 +338,7 @@ def joined() -> Iterator[Processes]:
         ProcessError: they do not find each other.
     """
     with _connection():
-        store, rank, size = next(dist.rendezvous("env://"))
+        store, rank, size = next(rendezvous("env://"))
     messages = Messages(store, DEFAULT_TIMEOUT_SECONDS)
     local_rank = int(os.environ.get("LOCAL_RANK", rank))
     processes = Processes(

@@ -38,7 +38,7 @@ class Exchange:
         self._sent: set[nn.Parameter] = set()
         if not processes.alone and not some_missing:
             for parameter in self._parameters:
-                parameter.register_post_accumulate_grad_hook(self._send)
+                parameter.register_post_accumulate_grad_hook(self._send)  # type: ignore[no-untyped-call]
 
     def open(self) -> None:
         """From now on gradients are whole when they come: the last pass of the step begins."""
@@ -71,9 +71,9 @@ class Exchange:
     def _send(self, parameter: nn.Parameter) -> None:
         """Called by autograd once the parameter's gradient is there."""
         gradient = parameter.grad
-        if self._open and gradient is not None and not gradient.is_sparse:
-            if gradient.numel() >= _SMALL:
-                self._send_out(parameter)
+        sent = self._open and gradient is not None and not gradient.is_sparse
+        if sent and parameter.numel() >= _SMALL:
+            self._send_out(parameter)
 
     def _send_out(self, parameter: nn.Parameter) -> None:
         gradient = parameter.grad
@@ -88,7 +88,8 @@ class Exchange:
             return
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         self._processes.add_up(flat)
-        for gradient, whole in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        sizes = [gradient.numel() for gradient in gradients]
+        for gradient, whole in zip(gradients, torch.split(flat, sizes), strict=True):
             gradient.copy_(whole.view_as(gradient))
 
     def _joined(self, gradient: Tensor) -> Tensor:

@@ -56,6 +56,7 @@ def compare_identity(now: dict[str, object], saved: dict[str, Any]) -> None:
         )
     old, new = as_object(saved.get("machine", {}), "state.machine"), now["machine"]
     assert isinstance(new, dict)
+    old = {"processes": 1, **old} if old else {}
     if old and old != new:
         differs = [
             f"{k} {shown(old.get(k))} → {shown(v)}" for k, v in new.items() if old.get(k) != v

@@ -14,6 +14,7 @@ from lm.evaluation import evaluate
 from lm.inspection.during_training import inspected_step, write_step
 from lm.metrics import tags
 from lm.metrics.perplexity import exp, floor_scalars
+from lm.runtime.processes import ALONE
 from lm.runtime.randomness import generator
 from lm.sampling import SamplingConfig, generate
 from lm.training.exchange import sums_of_bits
@@ -65,6 +66,7 @@ class Trainer(Run):
         if progress.step > progress.logged_step:
             self.log()  # the last interval, and the last look at whether the run diverged
         self.saver.wait()
+        self.stop.share(ALONE)  # what is left is for the first process alone
         return reason
 
     def train(self, window: Window) -> None:
@@ -219,7 +221,7 @@ class Trainer(Run):
         if self.stop.requested:
             raise Stopped(
                 f"stopped by {self.stop.requested} during the final evaluation",
-                f"Continue with: lm train resume={self.directory.path}",
+                f"Continue with: {self.continuation}",
             )
 
     def sample(self) -> None:
@@ -260,7 +262,7 @@ class Trainer(Run):
         self.saver.wait()
         raise Stopped(
             f"stopped by {self.stop.requested} and saved at step {self.progress.step}",
-            f"Continue with: lm train resume={self.directory.path}",
+            f"Continue with: {self.continuation}",
         )
 
 

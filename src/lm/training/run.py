@@ -1,5 +1,6 @@
 """A run in memory: its parts, where it stands, and the logs it writes."""
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -87,6 +88,13 @@ class Run:
             keep=self.config.keep,
             background=self.config.save_in_background,
         )
+
+    @property
+    def continuation(self) -> str:
+        """The command that continues the run."""
+        together = [] if self.processes.alone else [f"runtime.processes={self.processes.size}"]
+        path = shlex.quote(str(self.directory.path))
+        return " ".join([f"lm train resume={path}", *together])
 
     @contextmanager
     def logs(self, resumed: Checkpoint | None) -> Iterator[None]:

@@ -81,9 +81,7 @@ class TrainStep:
         }
         self.averages = Averages(averaging or AveragingConfig(), self.parameters)
         self.outliers = Outliers(clip.outlier, model.device)
-        self.exchange = Exchange(
-            processes, self.parameters, some_missing=not model.head.on_device
-        )
+        self.exchange = Exchange(processes, self.parameters, some_missing=not model.head.on_device)
         self.norms: GradientNorms | None = None
 
     def __call__(

@@ -1,0 +1,87 @@
+"""Several processes on this machine, started and watched by torchrun's own agent."""
+
+import logging
+import os
+import signal
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from lm.errors import ProcessError
+
+_SIGNALS = "SIGTERM,SIGINT,SIGUSR1"
+# How long a process may take to save after the agent has told it to stop.
+GRACE_SECONDS = 30
+
+
+def run_processes(command: Sequence[str], *, count: int, restarts: int) -> ProcessError | None:
+    """Run a command so many times at once, and anew if one of them fails.
+
+    Returns:
+        why they ended, where one was lost for good.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    launch = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        max_restarts=restarts,
+        monitor_interval=0.1,
+        signals_to_handle=_SIGNALS,
+    )
+    program, *arguments = command
+    with _environment(count), _quiet_agent():
+        try:
+            elastic_launch(launch, program)(*arguments)
+        except ChildFailedError as error:
+            rank, failure = error.get_first_failure()
+            return ProcessError(
+                f"process {rank} of {count} ended {_how(failure.exitcode)}",
+                "The last checkpoint is good: continue with resume=; runtime.restarts=3 does so by"
+                " itself.",
+            )
+        except SignalException:
+            pass  # the processes were told, and said what came of it
+    return None
+
+
+def _how(exit_code: int) -> str:
+    if exit_code >= 0:
+        return f"with exit code {exit_code}"
+    return f"by {signal.Signals(-exit_code).name}"
+
+
+@contextmanager
+def _environment(count: int) -> Iterator[None]:
+    """What the processes inherit: their share of the cores, and no address but this machine's."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    wanted = {"OMP_NUM_THREADS": str(max(1, (cores or 1) // count))}
+    if Path("/sys/class/net/lo").exists():
+        wanted["GLOO_SOCKET_IFNAME"] = "lo"
+    added = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            del os.environ[name]
+
+
+@contextmanager
+def _quiet_agent() -> Iterator[None]:
+    """The agent's own log says what we say in the user's terms."""
+    logger = logging.getLogger("torch.distributed.elastic")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
