@@ -24,10 +24,12 @@ from lm.commands import module_of
 from lm.config.handover import handed_over, taken_over
 from lm.errors import LmError, OutOfMemoryError, ProcessError, Stopped
 from lm.run_directory import ConsoleHandler
+from lm.runtime.joining import joined
 from lm.runtime.launcher import run_processes
-from lm.runtime.processes import Processes, as_error, joined
+from lm.runtime.processes import Processes, as_error
 
 # What starting again may mend: a process was lost, or the memory of its machine was taken.
+_CONSEQUENCES = {ProcessError.code, Stopped.code}
 _MENDABLE = {LmError.code, ProcessError.code, OutOfMemoryError.code}
 
 
@@ -95,15 +97,23 @@ def work(folder: Path) -> int:
         told = folder / "outcome.json"
         if processes.first:
             told.unlink(missing_ok=True)  # of the attempt before
-        try:
-            call = taken_over(json.loads((folder / "job.json").read_bytes()), processes)
-            outcome: dict[str, Any] = {"code": 0, "value": run_job("train", call)}
-        except (Exception, Stopped) as error:
-            outcome = _outcome(error, processes)
+        outcome = _tried(folder / "job.json", processes)
+        code: int = outcome["code"]
         if processes.first:
             told.write_text(json.dumps(outcome), encoding="utf-8")
-    code = int(outcome["code"] or 0)
+            processes.end_with(code)
+        elif code and processes.end_of_first() != code:
+            return code  # the others are waiting for this process, and have to be told
     return code if code in _MENDABLE else 0
+
+
+def _tried(job: Path, processes: Processes) -> dict[str, Any]:
+    """What came of the job: its value, or why it failed."""
+    try:
+        call = taken_over(json.loads(job.read_bytes()), processes)
+        return {"code": 0, "value": run_job("train", call)}
+    except (Exception, Stopped) as error:
+        return _outcome(error, processes)
 
 
 def _outcome(error: BaseException, processes: Processes) -> dict[str, Any]:
@@ -121,11 +131,13 @@ def _in_processes(call: config.Invocation, count: int, restarts: int) -> float |
     with tempfile.TemporaryDirectory(prefix="lm-") as folder:
         (Path(folder) / "job.json").write_text(json.dumps(handed_over(call)), encoding="utf-8")
         arguments = ["-m", "lm.cli.worker", folder]
-        lost = run_processes([sys.executable, *arguments], count=count, restarts=restarts)
+        killed = run_processes([sys.executable, *arguments], count=count, restarts=restarts)
         told = Path(folder) / "outcome.json"
         outcome = json.loads(told.read_bytes()) if told.exists() else None
+    if killed is not None and (outcome is None or outcome["code"] in _CONSEQUENCES):
+        raise killed  # the others could only say that it was gone, or that they were told to stop
     if outcome is None:
-        raise lost or ProcessError("the processes were stopped before the run began")
+        raise ProcessError("the processes were stopped before the run began")
     if outcome["code"]:
         raise as_error(outcome)
     value: float | None = outcome["value"]

@@ -32,7 +32,8 @@ from lm.cli.jobs import Leader, follow, run_job
 from lm.cli.report import report
 from lm.errors import ConfigError
 from lm.runtime.files import storage_errors
-from lm.runtime.processes import ALONE, Processes, joined, started_by_torchrun
+from lm.runtime.joining import joined, started_by_torchrun
+from lm.runtime.processes import ALONE, Processes
 
 MULTIRUN = "multirun.yaml"
 """What Hydra writes about a multirun before its first job."""

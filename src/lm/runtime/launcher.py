@@ -19,7 +19,7 @@ def run_processes(command: Sequence[str], *, count: int, restarts: int) -> Proce
     """Run a command so many times at once, and anew if one of them fails.
 
     Returns:
-        why they ended, where one was lost for good.
+        which one was killed, where that ended them.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -43,20 +43,16 @@ def run_processes(command: Sequence[str], *, count: int, restarts: int) -> Proce
             elastic_launch(launch, program)(*arguments)
         except ChildFailedError as error:
             rank, failure = error.get_first_failure()
+            if failure.exitcode >= 0:
+                return None  # it has said why
             return ProcessError(
-                f"process {rank} of {count} ended {_how(failure.exitcode)}",
+                f"process {rank} of {count} ended by {signal.Signals(-failure.exitcode).name}",
                 "The last checkpoint is good: continue with resume=; runtime.restarts=3 does so by"
                 " itself.",
             )
         except SignalException:
             pass  # the processes were told, and said what came of it
     return None
-
-
-def _how(exit_code: int) -> str:
-    if exit_code >= 0:
-        return f"with exit code {exit_code}"
-    return f"by {signal.Signals(-exit_code).name}"
 
 
 @contextmanager

@@ -6,17 +6,14 @@ run directory, which kernel was the fastest, why a process gave up.
 """
 
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
+from torch._C._distributed_c10d import PrefixStore, Store
 
 from lm.errors import ProcessError
 
-_BEAT_SECONDS = 1.0
 _LOOK_SECONDS = 0.02
 _LOOKS_PER_BEAT = 50
 
@@ -29,16 +26,16 @@ class Messages:
     """
 
     def __init__(
-        self, store: Store, patience_seconds: float, *, whole: Store | None = None
+        self, store: Store, patience_seconds: float, *, beats: Store | None = None
     ) -> None:
         self.store = store
         self.patience_seconds = patience_seconds
-        self._whole = whole or store  # signs of life are of a process, not of a part
+        self._beating = beats or store  # signs of life are of a process, not of a part
 
     def part(self, name: str) -> "Messages":
         """Messages of the same processes under names of their own."""
         store = PrefixStore(name, self.store)
-        return Messages(store, self.patience_seconds, whole=self._whole)
+        return Messages(store, self.patience_seconds, beats=self._beating)
 
     def put(self, name: str, value: Any) -> None:
         """Say something, once and for all."""
@@ -97,29 +94,6 @@ class Messages:
                 )
         return value
 
-    @contextmanager
-    def beating(self, rank: int) -> Iterator[None]:
-        """Give signs of life, from a thread that stops with the process."""
-        done = threading.Event()
-        assert isinstance(self._whole, TCPStore)
-        store = self._whole.clone()  # type: ignore[attr-defined]  # one that waits would keep the thread waiting too
-
-        def beat() -> None:
-            while not done.wait(_BEAT_SECONDS):
-                try:
-                    store.add(f"beats/{rank}", 1)
-                except RuntimeError:  # whoever holds the store is gone, and the job with it
-                    return
-
-        store.add(f"beats/{rank}", 1)
-        thread = threading.Thread(target=beat, name="lm-beat", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            done.set()
-            thread.join()
-
     def _looked_up(self, name: str) -> Any:
         try:
             return self.found(name)
@@ -130,4 +104,4 @@ class Messages:
             ) from error
 
     def _beats(self, rank: int) -> int:
-        return self._whole.add(f"beats/{rank}", 0)
+        return self._beating.add(f"beats/{rank}", 0)

@@ -8,7 +8,6 @@ then nothing here costs anything.
 
 import os
 import re
-import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,11 +18,9 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 from torch import distributed as dist
-from torch.distributed.rendezvous import rendezvous
 
 from lm.errors import LmError, ProcessError, Stopped
 from lm.runtime.messages import Messages
-from lm.runtime.ownership import started
 
 DEFAULT_TIMEOUT_SECONDS = 600.0
 # How long a lost connection waits for whoever was lost to have said why.
@@ -38,7 +35,7 @@ class Pending:
 
     def wait(self) -> None:
         """Wait for it; on an accelerator, let the device wait."""
-        with _connection():
+        with connection():
             self._work.wait()
 
 
@@ -129,7 +126,7 @@ class Processes:
     def begin_adding(self, tensor: Tensor) -> Pending:
         """The same, under way until it is waited for."""
         assert self._groups is not None, "not connected"
-        with _connection():
+        with connection():
             work = dist.all_reduce(tensor, group=self._groups.device, async_op=True)
         assert work is not None
         return Pending(work)
@@ -140,7 +137,7 @@ class Processes:
             return list(values)
         assert self._groups is not None, "not connected"
         row = torch.tensor(values, dtype=torch.float64)
-        with _connection():
+        with connection():
             dist.all_reduce(row, op=dist.ReduceOp.MAX, group=self._groups.host)
         found: list[float] = row.tolist()
         return found
@@ -167,7 +164,7 @@ class Processes:
         padded = own.new_zeros(max(lengths), *own.shape[1:])
         padded[: len(own)] = own
         parts = [torch.empty_like(padded) for _ in lengths]
-        with _connection():
+        with connection():
             dist.all_gather(parts, padded, group=self._groups.device)
         return torch.cat([part[:n] for part, n in zip(parts, lengths, strict=True)])
 
@@ -228,7 +225,7 @@ class Processes:
             return
         timeout = timedelta(seconds=self.messages.patience_seconds)
         backend = "nccl" if device.type == "cuda" else "gloo"
-        with _connection():
+        with connection():
             dist.init_process_group(
                 backend, store=self.messages.part("group").store, rank=self.rank,
                 world_size=self.size, timeout=timeout,
@@ -278,6 +275,19 @@ class Processes:
         if said is not None:
             raise as_error(said, f"process {said['rank']}: ")
 
+    def end_with(self, code: int) -> None:
+        """Say how the first process ended; the others may wait for it."""
+        if self.first:
+            self.tell("end", code)
+
+    def end_of_first(self) -> int | None:
+        """The code that the first process ended with, if it says so within a moment."""
+        try:
+            found: int | None = self.messages.found_within("end", _LAST_WORDS_SECONDS)
+        except RuntimeError:
+            return None
+        return found
+
     def _reason_of_others(self) -> LmError | Stopped | None:
         try:
             said = self.messages.found_within("failure", _LAST_WORDS_SECONDS)
@@ -307,7 +317,7 @@ def as_error(said: dict[str, Any], prefix: str = "") -> LmError | Stopped:
 
 
 @contextmanager
-def _connection() -> Iterator[None]:
+def connection() -> Iterator[None]:
     """Whatever an exchange raises means that another process is gone, or stands still."""
     try:
         yield
@@ -323,39 +333,3 @@ def _plain(error: RuntimeError) -> str:
     """What torch says, without the place in its source and its guesses."""
     first = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return re.sub(r"^\[[^\]]*\]\s*", "", first).partition(". This is")[0]
-
-
-def started_by_torchrun() -> bool:
-    """Whether this process is one of several that torchrun, or our own launcher, started."""
-    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
-
-
-@contextmanager
-def joined() -> Iterator[Processes]:
-    """The processes of the job that torchrun started, through the store that it holds.
-
-    Raises:
-        ProcessError: they do not find each other.
-    """
-    with _connection():
-        store, rank, size = next(rendezvous("env://"))
-    messages = Messages(store, DEFAULT_TIMEOUT_SECONDS)
-    local_rank = int(os.environ.get("LOCAL_RANK", rank))
-    processes = Processes(
-        rank, size, local_rank=local_rank, messages=messages, launch=_launch(),
-        attempt=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")),
-    )  # fmt: skip
-    if local_rank:
-        yield processes
-        return
-    with messages.beating(rank):
-        yield processes
-
-
-def _launch() -> str:
-    """The same for every attempt of one launch: the user's id of it, or the agent's process."""
-    given = os.environ.get("TORCHELASTIC_RUN_ID", "none")
-    if given != "none":
-        return given
-    agent = os.getppid()
-    return f"{socket.gethostname()} {agent} {started(agent)}"
