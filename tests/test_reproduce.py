@@ -18,10 +18,10 @@ from safetensors.torch import load_file
 
 import lm
 from lm.cli import main
-from lm.cli.launch import run_job
+from lm.cli.jobs import run_job
 from lm.cli.report import report
 from lm.cli.rows import with_recipe
-from lm.config import compose, prepare, recipe_changes
+from lm.config import Invocation, compose, prepare, recipe_changes
 from lm.errors import LmError, Stopped
 from lm.reproduction import registry
 from lm.reproduction.records import measured
@@ -68,7 +68,7 @@ def reproduce(*overrides: str, code: int = 0) -> None:
     prepared = [prepare(argument) for argument in arguments]
     found = 0
     try:
-        run_job("reproduce", compose("reproduce", prepared), prepared)
+        run_job("reproduce", Invocation(compose("reproduce", prepared), tuple(prepared)))
     except (LmError, Stopped) as error:
         found = report(error)
     assert found == code

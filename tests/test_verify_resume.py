@@ -11,7 +11,7 @@ import torch
 from console import error, tree
 
 from lm.cli import main
-from lm.cli.launch import run_job
+from lm.cli.jobs import run_job
 from lm.cli.report import INTERRUPTED, report
 from lm.commands import legs
 from lm.commands.legs import Legs
@@ -51,7 +51,7 @@ def verify(*overrides: str, code: int = 0) -> None:
     prepared = [prepare(override) for override in small(*overrides)]
     found = 0
     try:
-        run_job("verify-resume", compose("verify-resume", prepared), prepared)
+        run_job("verify-resume", Invocation(compose("verify-resume", prepared), tuple(prepared)))
     except LmError as problem:
         found = report(problem)
     assert found == code

@@ -141,6 +141,12 @@ class RunDirectory:
             facts = json.dumps({**machine, **_environment()}, indent=1)
             write_atomically(self.path / "environment.json", facts.encode())
 
+    def forget_metrics(self) -> None:
+        """Take away what was logged by a run that begins anew here."""
+        with storage_errors(f"write {self.path}"):
+            (self.path / "metrics.jsonl").unlink(missing_ok=True)
+            shutil.rmtree(self.path / "tensorboard", ignore_errors=True)
+
     def summarise(self, status: str, **facts: object) -> None:
         """Replace `summary.json`: status is running, done, stopped or failed."""
         content = json.dumps({"status": status, **facts}, indent=1)

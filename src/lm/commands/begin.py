@@ -44,6 +44,8 @@ def begin(config: TrainConfig, call: Invocation, held: ExitStack) -> Start:
         start = Start(config, call.config, compute, corpus, config.tokenizer, call.processes)
     if earlier is not None:  # lost before its first checkpoint: its directory is taken once more
         start.directory = _opened_directory(earlier.path, call.processes, held)
+        if call.processes.first:
+            start.directory.forget_metrics()
     return start
 
 

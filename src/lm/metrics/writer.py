@@ -42,16 +42,13 @@ class MetricsWriter:
         self.tokens_axis = tokens_axis
         self._resumed = resume is not None
         path = folder / "metrics.jsonl"
-        # An attempt at the run that was lost before its first checkpoint may have left some behind.
-        purge_step = 0 if (folder / "tensorboard").exists() else None
+        purge_step = None
         if resume is not None:
             step, tokens, size = resume
             # What was written after the checkpoint will be written again.
             purge_step = (tokens if tokens_axis else step) + 1
             if path.exists() and path.stat().st_size > size:
                 os.truncate(path, size)
-        elif path.exists():
-            os.truncate(path, 0)
         threading.excepthook = _except_in_thread
         self._lines = path.open("a", encoding="utf-8")
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=purge_step)

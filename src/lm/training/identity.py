@@ -56,9 +56,9 @@ def compare_identity(now: dict[str, object], saved: dict[str, Any]) -> None:
         )
     old, new = as_object(saved.get("machine", {}), "state.machine"), now["machine"]
     assert isinstance(new, dict)
-    old = {"processes": 1, **old} if old else {}
-    if old and old != new:
-        differs = [
-            f"{k} {shown(old.get(k))} → {shown(v)}" for k, v in new.items() if old.get(k) != v
-        ]
+    if not old:
+        return
+    old = {"processes": 1, **old}  # which checkpoints of earlier versions do not say
+    differs = [f"{k} {shown(old.get(k))} → {shown(v)}" for k, v in new.items() if old.get(k) != v]
+    if differs:
         log.warning("resumed, not bit-exact: %s", ", ".join(differs))
