@@ -1,0 +1,151 @@
+"""Rows of processes that share a run, as threads of one: R12 and N1b."""
+
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import pytest
+from fault_plan import Figure, Finding, Trial, log_lines, row
+from harness import Recipe
+from rows_numbers import BAD, RATES, state_of
+from together import all_of, together
+from torch import Tensor
+
+from lm.data.streams import Window
+from lm.metrics import tags
+from lm.optim import OPTIMIZERS, SCHEDULES
+from lm.runtime.processes import ALONE, Processes
+from lm.training.loop import Trainer
+
+SIZES = (2, 1, 4, 2)
+NEAR = 1e-5
+Seen = dict[tuple[int, int], list[int]]
+
+
+@row(
+    "R12",
+    "a run of eight streams by two processes, then by one, four and two, stopped at random steps",
+    "each token is trained on once, in its step; weights within 1e-5 of the undisturbed run's by"
+    " one process; each change is said to be not bit-exact",
+    Figure.fault,
+    few=1,
+    full=20,
+)
+def other_numbers_of_processes(trial: Trial) -> Iterator[Finding]:
+    for k in range(trial.times):
+        recipe = Recipe(
+            trial.place(k), steps=24, trainer={"window": 6, "batch_size": 8, "valid_streams": 4}
+        )
+        expected, straight, _ = _stage(recipe, "straight", 1, None)
+        stops = [*sorted(trial.draws.sample(range(1, recipe.steps), len(SIZES) - 1)), None]
+        seen: Seen = {}
+        said: list[str] = []
+        for size, stop in zip(SIZES, stops, strict=True):
+            read, weights, lines = _stage(recipe, "elastic", size, stop)
+            twice = seen.keys() & read.keys()
+            seen |= read
+            said += [line for line in lines if "not bit-exact" in line and "processes" in line]
+        apart = max(float((weights[name] - straight[name]).abs().max()) for name in straight)
+        ok = seen == expected and not twice and apart <= NEAR and len(said) == len(SIZES) - 1
+        what = f"stopped after {stops[:-1]}: {apart:.1e} apart, {said}, same: {seen == expected}"
+        yield Finding(ok, what, {"elastic_difference": apart})
+
+
+def _stage(
+    recipe: Recipe, name: str, size: int, stop: int | None
+) -> tuple[Seen, dict[str, Tensor], list[str]]:
+    """What a run read by step and stream, its weights at the end, and what it said."""
+    recipe.prepared()  # or two threads would write the text at once
+    seen: Seen = {}
+    kept: list[Trainer] = []
+    whole = Trainer.train
+
+    def train(self: Trainer, window: Window) -> None:
+        for column, stream in enumerate(self.streams.own):
+            place = (self.progress.step, stream)
+            assert place not in seen, f"{place} was read twice"
+            seen[place] = [
+                *window.tokens[:, column].tolist(),
+                *window.targets[-1:, column].tolist(),
+            ]
+        whole(self, window)
+
+    def part(processes: Processes) -> str:
+        return recipe.run(name, stop_after=stop, spoil=kept.append, processes=processes)
+
+    with pytest.MonkeyPatch.context() as patch, log_lines() as lines:
+        patch.setattr(Trainer, "train", train)
+        digests = [part(ALONE)] if size == 1 else all_of(together(size, part))
+        assert len(set(digests)) == 1, f"{size} processes came to different ends"
+        weights = {name: t.detach() for name, t in kept[0].model.tensors().items()}
+        return seen, weights, list(dict.fromkeys(lines))  # each process says it
+
+
+@row(
+    "N1b",
+    "a gradient that is NaN or infinite in one step of one of two processes",
+    "both skip the step (parameters, optimiser, recurrent state as before), counted and logged;"
+    " they stay alike",
+    Figure.fault,
+    few=2,
+    full=30,
+)
+def one_bad_step_of_one_process(trial: Trial) -> Iterator[Finding]:
+    for k in range(trial.times):
+        name, value = trial.draws.choice(list(OPTIMIZERS)), trial.draws.choice(BAD)
+        recipe = Recipe(
+            trial.place(k),
+            optim=OPTIMIZERS[name](lr=RATES.get(name, 0.01)),
+            schedule=SCHEDULES["constant"](),
+            steps=9,
+            trainer={"log_every": 1},
+        )
+        rank, number = trial.draws.randrange(2), trial.draws.randrange(100)
+        yield _one_bad_step(recipe, f"{name}, {value} in process {rank}", value, rank, number)
+
+
+def _one_bad_step(
+    recipe: Recipe, what: str, value: float, rank: int, number: int, bad: int = 6
+) -> Finding:
+    recipe.prepared()
+    states: dict[tuple[int, int], dict[str, Tensor]] = {}
+    kept: list[Trainer] = []
+    whole = Trainer.train
+
+    def train(self: Trainer, window: Window) -> None:
+        states[self.processes.rank, self.progress.step] = state_of(self)
+        whole(self, window)
+
+    def spoil(trainer: Trainer) -> None:
+        kept.append(trainer)
+        parameters = list(trainer.train_step.parameters.values())
+        if trainer.processes.rank == rank:
+            parameters[number % len(parameters)].register_hook(
+                lambda gradient: gradient * value if trainer.progress.step == bad else None
+            )
+
+    with pytest.MonkeyPatch.context() as patch, log_lines():
+        patch.setattr(Trainer, "train", train)
+        digests = all_of(together(2, partial(_in_process, recipe, spoil)))
+    unchanged = all(_same(states[r, bad], states[r, bad + 1]) for r in range(2))
+    went_on = not any(_same(states[r, bad + 1], states[r, bad + 2]) for r in range(2))
+    skipped = {int(trainer.statistics.sums["skipped"]) for trainer in kept}
+    logged = [line[tags.SKIPPED_STEPS] for line in _metrics(kept[0]) if tags.SKIPPED_STEPS in line]
+    told = logged == [0] * bad + [1] * (recipe.steps - bad)
+    alike = len(set(digests)) == 1
+    ok = unchanged and went_on and skipped == {1} and told and alike
+    seen = f"unchanged {unchanged}, on {went_on}, {skipped} counted, logged {logged}, alike {alike}"
+    return Finding(ok, f"{what}: {seen}")
+
+
+def _in_process(recipe: Recipe, spoil: Callable[[Trainer], None], processes: Processes) -> str:
+    return recipe.run("run", spoil=spoil, processes=processes)
+
+
+def _same(some: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
+    return all(some[name].equal(others[name]) for name in some)
+
+
+def _metrics(trainer: Trainer) -> list[dict[str, float]]:
+    text = (trainer.directory.path / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
