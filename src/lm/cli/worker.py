@@ -1,4 +1,4 @@
-"""`python -m lm.cli.worker FOLDER`: one of several processes of a job, as `lm.cli.jobs` starts."""
+"""`python -m lm.cli.worker FOLDER SECONDS`: one of the processes that `lm.cli.jobs` starts."""
 
 import sys
 from pathlib import Path
@@ -8,7 +8,7 @@ from lm.cli.report import report
 
 if __name__ == "__main__":
     try:
-        code = work(Path(sys.argv[1]))
+        code = work(Path(sys.argv[1]), float(sys.argv[2]))
     except BaseException as error:
         code = report(error)
     sys.exit(code)

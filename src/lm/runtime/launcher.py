@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,9 +11,7 @@ from pathlib import Path
 
 from lm.errors import ProcessError
 
-_SIGNALS = "SIGTERM,SIGINT,SIGUSR1"
-# How long a process may take to save after the agent has told it to stop.
-GRACE_SECONDS = 30
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 def run_processes(command: Sequence[str], *, count: int, restarts: int) -> ProcessError | None:
@@ -21,7 +20,7 @@ def run_processes(command: Sequence[str], *, count: int, restarts: int) -> Proce
     Returns:
         which one was killed, where that ended them.
     """
-    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -35,10 +34,11 @@ def run_processes(command: Sequence[str], *, count: int, restarts: int) -> Proce
         local_addr="localhost",
         max_restarts=restarts,
         monitor_interval=0.1,
-        signals_to_handle=_SIGNALS,
+        signals_to_handle=",".join(number.name for number in _SIGNALS),
+        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),  # or it leaves an empty folder behind
     )
     program, *arguments = command
-    with _environment(count), _quiet_agent():
+    with _environment(count), _quiet_agent(), _own_handlers():
         try:
             elastic_launch(launch, program)(*arguments)
         except ChildFailedError as error:
@@ -69,6 +69,20 @@ def _environment(count: int) -> Iterator[None]:
     finally:
         for name in added:
             del os.environ[name]
+
+
+@contextmanager
+def _own_handlers() -> Iterator[None]:
+    """Put the signals' handlers back, which the agent replaces for good."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # the agent replaces none there
+        return
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -18,6 +18,14 @@ _LOOK_SECONDS = 0.02
 _LOOKS_PER_BEAT = 50
 
 
+def lost(rank: int, seconds: float) -> ProcessError:
+    """What to say of a process that was waited for."""
+    return ProcessError(
+        f"process {rank} gave no sign of life for {seconds:g} s",
+        "See what its machine says; runtime.timeout_seconds is the time it has.",
+    )
+
+
 class Messages:
     """The values of one job.
 
@@ -88,10 +96,7 @@ class Messages:
             if beats != seen:
                 seen, heard_at = beats, time.monotonic()
             if time.monotonic() - heard_at > self.patience_seconds:
-                raise ProcessError(
-                    f"process {of} gave no sign of life for {self.patience_seconds:g} s",
-                    "See what its machine says; runtime.timeout_seconds is the time it has.",
-                )
+                raise lost(of, self.patience_seconds)
         return value
 
     def _looked_up(self, name: str) -> Any:
