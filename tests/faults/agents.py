@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from processes import TIMEOUT, Child, run_lm
+from processes import Child, run_lm
 from small_run import recipe
 
 GONE_SECONDS = 10.0
