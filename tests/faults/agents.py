@@ -1,7 +1,8 @@
 """Jobs of several processes: `lm train runtime.processes=N` and torchrun, and what they start.
 
-torchrun's agent starts each process as a program of its own. Here it forks, since the agent has
-imported `lm` already; all else (the agent, its store, the signals, the exit codes) is torch's own.
+torchrun's agent starts each process as a program of its own, which imports for seconds. Where no
+programs are asked for it forks here, since the agent has imported `lm` already; all else (the
+agent, its store, the signals, the exit codes) is torch's own.
 """
 
 import os
@@ -19,6 +20,8 @@ from typing import NoReturn
 from processes import Child, run_lm
 from small_run import recipe
 
+import lm
+
 GONE_SECONDS = 10.0
 
 
@@ -29,11 +32,13 @@ class Job:
         agent: what the user started; it starts and watches the others.
     """
 
-    def __init__(self, *arguments: str, log: Path, torchrun: int | None = None) -> None:
+    def __init__(
+        self, *arguments: str, log: Path, torchrun: int | None = None, programs: bool = False
+    ) -> None:
         """Start `lm …`, or torchrun with so many processes of it."""
         self._temporary = log.with_suffix(".tmp").absolute()
         self._temporary.mkdir(exist_ok=True)
-        given = (list(arguments), self._temporary)
+        given = (list(arguments), self._temporary, programs)
         if torchrun is None:
             self.agent = Child(log, agent_of_lm, *given)
         else:
@@ -58,12 +63,17 @@ class Job:
         return [*(f"process {pid}" for pid in found), *left]
 
 
-def train(name: str, *extra: str, processes: int = 2, torchrun: bool = False) -> Job:
-    """Start the small run in several processes under a name."""
-    given = ["train", *recipe(*extra), f"name={name}"]
+def train(name: str, *extra: str, torchrun: bool = False, programs: bool = False) -> Job:
+    """Start the small run in two processes under a name."""
+    return together("train", *recipe(*extra), name=name, torchrun=torchrun, programs=programs)
+
+
+def together(*arguments: str, name: str, torchrun: bool = False, programs: bool = False) -> Job:
+    """Start `lm …` in two processes, by itself or by torchrun, its output in a log of that name."""
+    given, log = [*arguments, f"name={name}"], Path(f"{name}.log")
     if torchrun:
-        return Job(*given, log=Path(f"{name}.log"), torchrun=processes)
-    return Job(*given, f"runtime.processes={processes}", log=Path(f"{name}.log"))
+        return Job(*given, log=log, torchrun=2, programs=programs)
+    return Job(*given, "runtime.processes=2", log=log, programs=programs)
 
 
 def living() -> Iterator[tuple[int, int]]:
@@ -81,27 +91,33 @@ def _works_in(pid: int, folder: Path) -> bool:
     return False
 
 
-def agent_of_lm(arguments: list[str], temporary: Path) -> int:
+def agent_of_lm(arguments: list[str], temporary: Path, programs: bool) -> int:
     """Be `lm …` that starts processes."""
-    _prepare(temporary)
+    _prepare(temporary, programs)
     return run_lm(arguments)
 
 
-def agent_of_torch(arguments: list[str], temporary: Path, count: int) -> int:
+def agent_of_torch(arguments: list[str], temporary: Path, programs: bool, count: int) -> int:
     """Be `torchrun --nproc-per-node COUNT -m lm …`."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.run import main
 
-    _prepare(temporary)
-    main([f"--nproc-per-node={count}", "--monitor-interval=0.1", "-m", "lm", *arguments])
+    _prepare(temporary, programs)
+    try:
+        main([f"--nproc-per-node={count}", "--monitor-interval=0.1", "-m", "lm", *arguments])
+    except ChildFailedError:  # torchrun shows its own traceback, and exits 1
+        return 1
     return 0
 
 
-def _prepare(temporary: Path) -> None:
+def _prepare(temporary: Path, programs: bool) -> None:
     from torch.distributed.elastic.multiprocessing.subprocess_handler import SubprocessHandler
 
     tempfile.tempdir = os.environ["TMPDIR"] = str(temporary)
     os.environ["OMP_NUM_THREADS"] = "1"
-    SubprocessHandler._popen = lambda self, args, env: _Fork(args, env)  # type: ignore[assignment, return-value]
+    os.environ["PYTHONPATH"] = str(Path(lm.__file__).parents[1])
+    if not programs:
+        SubprocessHandler._popen = lambda self, args, env: _Fork(args, env)  # type: ignore[assignment, return-value]
 
 
 class _Fork:

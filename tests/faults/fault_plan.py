@@ -71,7 +71,8 @@ class Row:
 
     Attributes:
         key: its name in the plan, such as `R2`.
-        few, full: repetitions in the default tests, and in the campaign.
+        few, full: repetitions in the default tests, 0 where it takes too long for them, and in the
+            campaign.
     """
 
     key: str

@@ -107,25 +107,26 @@ def one_process_killed(trial: Trial) -> Iterator[Finding]:
             name = f"killed-{k}"
             job = train(name, RESTARTS)
             some_moment(job, name, trial.draws)
-            reached = reached_step(directory(name))
             struck = strike(job, trial.draws, signal.SIGKILL)
             started = time.perf_counter()
+            until(lambda job=job, pid=struck: pid not in job.workers(), job.agent)
+            reached = reached_step(directory(name))
             until(lambda name=name, step=reached: reached_step(directory(name)) > step, job.agent)
             seconds = time.perf_counter() - started
             found = survived(job, name, job.agent.wait(), f"process {struck} at step {reached}")
             yield Finding(found.ok, found.what, {**found.measures, "restart_seconds": seconds})
 
 
-def continued(name: str, expected: str) -> tuple[bool, int, int | None]:
+def continued(name: str, expected: str, *extra: str) -> tuple[bool, int, int | None]:
     """Whether a run, resumed, comes to the expected end; how far it had come, and was saved."""
     run = directory(name)
     reached, saved_at = reached_step(run), saved_step(run)
     if run is None or saved_at is None:  # nothing to go on from
         name = f"{name}-again"
-        job = train(name)
+        job = train(name, *extra)
     else:
         log = Path(f"{name}-resumed.log")
-        job = Job("train", f"resume={run}", "runtime.processes=2", log=log)
+        job = Job("train", f"resume={run}", "runtime.processes=2", *extra, log=log)
     code = job.agent.wait()
     run = directory(name)
     return code == 0 and run is not None and outcome(run) == expected, reached, saved_at
@@ -137,7 +138,7 @@ def continued(name: str, expected: str) -> tuple[bool, int, int | None]:
     "the others save and leave within 10 s; resumed it is identical",
     Figure.resume,
     few=0,
-    full=20,
+    full=10,
 )
 def the_agent_killed(trial: Trial) -> Iterator[Finding]:
     with workplace(trial.folder):
@@ -162,7 +163,7 @@ def the_agent_killed(trial: Trial) -> Iterator[Finding]:
     " summary says so; resumed it is identical; no process or file is left behind",
     Figure.resume,
     few=1,
-    full=20,
+    full=12,
 )
 def a_signal_to_one_process(trial: Trial) -> Iterator[Finding]:
     with workplace(trial.folder):
@@ -192,7 +193,7 @@ def a_signal_to_one_process(trial: Trial) -> Iterator[Finding]:
     "the job ends within 38 s, exit 9; resumed it is identical; no process or file is left behind",
     Figure.resume,
     few=0,
-    full=6,
+    full=4,
 )
 def one_process_stands_still(trial: Trial) -> Iterator[Finding]:
     with workplace(trial.folder):
@@ -218,7 +219,7 @@ def one_process_stands_still(trial: Trial) -> Iterator[Finding]:
     "as R4: it goes on by itself, identical",
     Figure.resume,
     few=0,
-    full=5,
+    full=3,
 )
 def three_faults(trial: Trial) -> Iterator[Finding]:
     with workplace(trial.folder):

@@ -1,13 +1,20 @@
-"""Rows of processes that share a run, as threads of one: R12 and N1b."""
+"""Rows of processes that do not have the same: R12, N1b (as threads of one process) and N5."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import pytest
+from agents import train
+from answers import cause_and_remedy
 from fault_plan import Figure, Finding, Trial, log_lines, row
 from harness import Recipe
 from rows_numbers import BAD, RATES, state_of
+from rows_processes import continued, whole_job
+from small_run import STEPS, workplace
 from together import all_of, together
 from torch import Tensor
 
@@ -19,7 +26,7 @@ from lm.training.loop import Trainer
 
 SIZES = (2, 1, 4, 2)
 NEAR = 1e-5
-Seen = dict[tuple[int, int], list[int]]
+SECONDS = 10.0
 
 
 @row(
@@ -36,27 +43,41 @@ def other_numbers_of_processes(trial: Trial) -> Iterator[Finding]:
         recipe = Recipe(
             trial.place(k), steps=24, trainer={"window": 6, "batch_size": 8, "valid_streams": 4}
         )
-        expected, straight, _ = _stage(recipe, "straight", 1, None)
+        whole = _stage(recipe, "straight", 1, None)
         stops = [*sorted(trial.draws.sample(range(1, recipe.steps), len(SIZES) - 1)), None]
-        seen: Seen = {}
-        said: list[str] = []
-        for size, stop in zip(SIZES, stops, strict=True):
-            read, weights, lines = _stage(recipe, "elastic", size, stop)
-            twice = seen.keys() & read.keys()
-            seen |= read
-            said += [line for line in lines if "not bit-exact" in line and "processes" in line]
-        apart = max(float((weights[name] - straight[name]).abs().max()) for name in straight)
-        ok = seen == expected and not twice and apart <= NEAR and len(said) == len(SIZES) - 1
-        what = f"stopped after {stops[:-1]}: {apart:.1e} apart, {said}, same: {seen == expected}"
+        stages = [
+            _stage(recipe, "elastic", size, stop) for size, stop in zip(SIZES, stops, strict=True)
+        ]
+        seen = {place: read for stage in stages for place, read in stage.seen.items()}
+        once = seen == whole.seen and len(seen) == sum(len(stage.seen) for stage in stages)
+        alike = all(stage.alike for stage in stages)
+        last = stages[-1].weights
+        apart = max(float((last[name] - whole.weights[name]).abs().max()) for name in last)
+        said = [line for stage in stages for line in stage.said if "not bit-exact: proc" in line]
+        ok = once and alike and apart <= NEAR and len(said) == len(SIZES) - 1
+        what = f"stopped after {stops[:-1]}: {apart:.1e} apart, once {once}, alike {alike}, {said}"
         yield Finding(ok, what, {"elastic_difference": apart})
 
 
-def _stage(
-    recipe: Recipe, name: str, size: int, stop: int | None
-) -> tuple[Seen, dict[str, Tensor], list[str]]:
-    """What a run read by step and stream, its weights at the end, and what it said."""
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """What some processes did until they stopped.
+
+    Attributes:
+        seen: the tokens that were read, by step and stream.
+        said: each line once.
+        alike: they came to the same end.
+    """
+
+    seen: dict[tuple[int, int], list[int]]
+    weights: dict[str, Tensor]
+    said: list[str]
+    alike: bool
+
+
+def _stage(recipe: Recipe, name: str, size: int, stop: int | None) -> _Stage:
     recipe.prepared()  # or two threads would write the text at once
-    seen: Seen = {}
+    seen: dict[tuple[int, int], list[int]] = {}
     kept: list[Trainer] = []
     whole = Trainer.train
 
@@ -75,10 +96,9 @@ def _stage(
 
     with pytest.MonkeyPatch.context() as patch, log_lines() as lines:
         patch.setattr(Trainer, "train", train)
-        digests = [part(ALONE)] if size == 1 else all_of(together(size, part))
-        assert len(set(digests)) == 1, f"{size} processes came to different ends"
-        weights = {name: t.detach() for name, t in kept[0].model.tensors().items()}
-        return seen, weights, list(dict.fromkeys(lines))  # each process says it
+        digests = [part(ALONE)] if size == 1 else all_of(together(size, part, seconds=SECONDS))
+        weights = {name: tensor.detach() for name, tensor in kept[0].model.tensors().items()}
+        return _Stage(seen, weights, list(dict.fromkeys(lines)), len(set(digests)) == 1)
 
 
 @row(
@@ -126,7 +146,7 @@ def _one_bad_step(
 
     with pytest.MonkeyPatch.context() as patch, log_lines():
         patch.setattr(Trainer, "train", train)
-        digests = all_of(together(2, partial(_in_process, recipe, spoil)))
+        digests = all_of(together(2, partial(_in_process, recipe, spoil), seconds=SECONDS))
     unchanged = all(_same(states[r, bad], states[r, bad + 1]) for r in range(2))
     went_on = not any(_same(states[r, bad + 1], states[r, bad + 2]) for r in range(2))
     skipped = {int(trainer.statistics.sums["skipped"]) for trainer in kept}
@@ -149,3 +169,52 @@ def _same(some: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
 def _metrics(trainer: Trainer) -> list[dict[str, float]]:
     text = (trainer.directory.path / "metrics.jsonl").read_text()
     return [json.loads(line) for line in text.splitlines()]
+
+
+@row(
+    "N5",
+    "one weight of one of two processes changed in its last bit at a random step",
+    "exit 9 in two lines within trainer.log_every=10 steps; the last checkpoint is of before:"
+    " resumed it is identical; no process or file is left behind",
+    Figure.fault,
+    few=1,
+    full=10,
+)
+def one_weight_perturbed(trial: Trial) -> Iterator[Finding]:
+    with workplace(trial.folder):
+        expected = whole_job()
+        for k in range(trial.times):
+            name, step, rank = f"perturbed-{k}", trial.draws.randrange(1, STEPS - 10), k % 2
+            plugin = Path(f"perturb_{k}.py")
+            plugin.write_text(PERTURBING.format(rank=rank, step=step, number=k))
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("LM_PLUGINS", plugin.stem)
+                job = train(name, "trainer.log_every=10")
+            code, left, said = job.agent.wait(), job.left_behind(), job.agent.said()
+            found = re.search(r"different weights after step (\d+)", said)
+            late = int(found[1]) - step if found else -1
+            exact, _, saved_at = continued(name, expected, "trainer.log_every=1")
+            ok = code == 9 and 0 <= late <= 10 and cause_and_remedy(said) and exact and not left
+            what = f"process {rank} at step {step}: exit {code} after {late} more, saved {saved_at}"
+            seen = f"{what}, exact {exact}, left {left}"
+            yield Finding(bool(ok), seen if ok else f"{seen}: {said[-1500:]}")
+
+
+PERTURBING = """\
+import torch
+
+from lm.training.loop import Trainer
+
+whole = Trainer.agree
+
+
+def agree(self):
+    whole(self)
+    if self.processes.rank == {rank} and self.progress.step == {step}:
+        parameters = list(self.model.parameters())
+        weights = parameters[{number} % len(parameters)].data.view(-1)
+        weights[-1] = torch.nextafter(weights[-1], torch.tensor(9.0))
+
+
+Trainer.agree = agree
+"""

@@ -71,7 +71,7 @@ class Leader:
             code = LmError.code if known is None else known.code
             raise
         finally:
-            self._processes.messages.put(f"job/{self._jobs}", {"end": code})
+            self._processes.messages.put_last(f"job/{self._jobs}", {"end": code})
 
 
 def follow(processes: Processes) -> int:

@@ -8,6 +8,7 @@ run directory, which kernel was the fastest, why a process gave up.
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from torch._C._distributed_c10d import PrefixStore, Store
@@ -48,6 +49,11 @@ class Messages:
     def put(self, name: str, value: Any) -> None:
         """Say something, once and for all."""
         self.store.set(name, json.dumps(value))
+
+    def put_last(self, name: str, value: Any) -> None:
+        """Say something on leaving, when there may be nobody left to hear it."""
+        with suppress(RuntimeError):
+            self.put(name, value)
 
     def claimed_by(self, name: str, rank: int) -> int:
         """Whose it is to say something: the rank of the first process that asked."""

@@ -285,8 +285,8 @@ class Processes:
 
     def end_with(self, code: int) -> None:
         """Say how the first process ended; the others may wait for it."""
-        if self.first:
-            self.tell("end", code)
+        if self.first and not self.alone:
+            self.messages.put_last("end", code)
 
     def end_of_first(self) -> int | None:
         """The code that the first process ended with, if it says so within a moment."""
