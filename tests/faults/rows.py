@@ -18,6 +18,7 @@ import rows_races  # noqa: F401
 import rows_resume  # noqa: F401
 import rows_shared  # noqa: F401
 import rows_signals  # noqa: F401
+import rows_signals_shared  # noqa: F401
 import rows_text  # noqa: F401
 from fault_plan import ROWS
 

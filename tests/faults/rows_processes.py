@@ -1,4 +1,4 @@
-"""Rows of runs that several processes train together: R4, R4b, S2, S6, S7 and N5."""
+"""Rows of runs that several processes train together: R4, R4b, S6 and S7."""
 
 import json
 import os
@@ -14,7 +14,6 @@ from random import Random
 from agents import Job, train
 from fault_plan import Figure, Finding, Trial, row
 from processes import until
-from rows_signals import SIGNALS, STOPPED
 from small_run import (
     SAVE_EVERY,
     STEPS,
@@ -153,37 +152,6 @@ def the_agent_killed(trial: Trial) -> Iterator[Finding]:
             exact, reached, saved_at = continued(name, expected)
             ok = exact and not left and reached == (saved_at or 0)
             what = f"at step {reached}, saved {saved_at}: exact {exact}, left {left}"
-            yield Finding(ok, what if ok else f"{what}: {job.agent.said()[-1500:]}")
-
-
-@row(
-    "S2",
-    "SIGTERM, SIGINT or SIGUSR1 to one of two processes at a random moment",
-    "both stop at the same step, saved; exit 75 (torchrun: 1) or 0 when it was done, and the"
-    " summary says so; resumed it is identical; no process or file is left behind",
-    Figure.resume,
-    few=1,
-    full=12,
-)
-def a_signal_to_one_process(trial: Trial) -> Iterator[Finding]:
-    with workplace(trial.folder):
-        expected = whole_job()
-        for k in range(trial.times):
-            name, number, torchrun = f"stopped-{k}", SIGNALS[k % 3], k % 2 == 1
-            job = train(name, torchrun=torchrun)
-            until(lambda name=name: reached_step(directory(name)), job.agent)
-            some_moment(job, name, trial.draws, after=1)
-            struck = strike(job, trial.draws, number)
-            code, left, run = job.agent.wait(), job.left_behind(), directory(name)
-            assert run is not None
-            status = json.loads((run / "summary.json").read_text())["status"]
-            exact, reached, saved_at = continued(name, expected)
-            ended = {"stopped": 1 if torchrun else STOPPED, "done": 0}
-            ok = exact and code == ended.get(status, -1) and reached == saved_at and not left
-            what = (
-                f"{number.name} to process {struck} of {'torchrun' if torchrun else 'lm'} at step"
-                f" {reached}, saved {saved_at}: exit {code}, {status}, exact {exact}, left {left}"
-            )
             yield Finding(ok, what if ok else f"{what}: {job.agent.said()[-1500:]}")
 
 

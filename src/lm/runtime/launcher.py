@@ -19,6 +19,9 @@ def run_processes(command: Sequence[str], *, count: int, restarts: int) -> Proce
 
     Returns:
         which one was killed, where that ended them.
+
+    Raises:
+        KeyboardInterrupt: on the second signal; the processes have ended.
     """
     from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -50,8 +53,10 @@ def run_processes(command: Sequence[str], *, count: int, restarts: int) -> Proce
                 "The last checkpoint is good: continue with resume=; runtime.restarts=3 does so by"
                 " itself.",
             )
-        except SignalException:
-            pass  # the processes were told, and said what came of it
+        except SignalException as signalled:
+            if isinstance(signalled.__context__, SignalException):  # while the first was passed on
+                raise KeyboardInterrupt from signalled
+            # Else the processes were told, and said what came of it.
     return None
 
 
@@ -88,10 +93,13 @@ def _own_handlers() -> Iterator[None]:
 @contextmanager
 def _quiet_agent() -> Iterator[None]:
     """The agent's own log says what we say in the user's terms."""
-    logger = logging.getLogger("torch.distributed.elastic")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    name = "torch.distributed.elastic"
+    names = [known for known in logging.root.manager.loggerDict if known.startswith(name)]
+    levels = {logger: logger.level for logger in map(logging.getLogger, [name, *names])}
+    for logger in levels:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)
