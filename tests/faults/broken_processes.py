@@ -1,5 +1,6 @@
 """Builds of `lm` whose processes lack a defence that they have when they train together."""
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def with_a_directory_for_each_process(patch: MonkeyPatch) -> None:
 
 
 def without_an_end_of_patience(patch: MonkeyPatch) -> None:
-    patch.setattr(Processes, "be_patient", lambda self, seconds: None)
+    patch.setattr("lm.runtime.processes.timedelta", lambda seconds: timedelta(hours=1))
 
 
 def without_noticing_the_end_of_the_agent(patch: MonkeyPatch) -> None:

@@ -92,7 +92,7 @@ def _judged(
 
 
 def _status(path: Path) -> str:
-    return str(json.loads(path.read_text())["status"])
+    return str(json.loads(path.read_text())["status"]) if path.exists() else "nothing"
 
 
 @row(

@@ -27,7 +27,6 @@ from small_run import (
 LOST = 9
 PATIENCE = 3.0
 GRACE = 35.0
-RESTARTS = "runtime.restarts=3"
 TIMEOUT = f"runtime.timeout_seconds={PATIENCE:g}"
 STARTING_SECONDS = 1.0
 
@@ -42,13 +41,13 @@ def whole_job() -> str:
     return outcome(run)
 
 
-def some_moment(job: Job, name: str, draws: Random, *, after: int = 0) -> None:
+def some_moment(job: Job, name: str, draws: Random, *, after: int = 0, before: int = STEPS) -> None:
     """Wait for a random moment: of starting, one time in four, or of some step."""
     until(lambda: len(job.workers()) > 1, job.agent)
     if not after and draws.random() < 0.25:
         time.sleep(draws.uniform(0, STARTING_SECONDS))
         return
-    step = draws.randrange(after, STEPS)
+    step = draws.randrange(after, before)
     until(lambda: reached_step(directory(name)) >= step, job.agent)
     time.sleep(draws.uniform(0, 0.02))
 
@@ -92,7 +91,7 @@ def survived(job: Job, name: str, code: int, what: str) -> Finding:
 
 @row(
     "R4",
-    "kill -9 of one of two processes at a random moment, with runtime.restarts=3",
+    "kill -9 of one of two processes at a random moment, with runtime.restarts=1",
     "no hang; it goes on by itself, identical; at most one save interval is done again; each step"
     " is logged once, no process or file is left behind",
     Figure.resume,
@@ -104,7 +103,7 @@ def one_process_killed(trial: Trial) -> Iterator[Finding]:
         whole_job()
         for k in range(trial.times):
             name = f"killed-{k}"
-            job = train(name, RESTARTS)
+            job = train(name, "runtime.restarts=1")
             some_moment(job, name, trial.draws)
             struck = strike(job, trial.draws, signal.SIGKILL)
             started = time.perf_counter()
@@ -133,8 +132,8 @@ def continued(name: str, expected: str, *extra: str) -> tuple[bool, int, int | N
 
 @row(
     "R4b",
-    "kill -9 of the process that started the others, at a random moment",
-    "the others save and leave within 10 s; resumed it is identical",
+    "kill -9 of the process that started the others, at a random moment of the first half",
+    "the others save and leave before they are done; resumed it is identical",
     Figure.resume,
     few=0,
     full=10,
@@ -145,12 +144,12 @@ def the_agent_killed(trial: Trial) -> Iterator[Finding]:
         for k in range(trial.times):
             name = f"orphaned-{k}"
             job = train(name)
-            some_moment(job, name, trial.draws)
+            some_moment(job, name, trial.draws, before=STEPS // 2)
             job.agent.send(signal.SIGKILL)
             job.agent.wait()
             left = [what for what in job.left_behind() if what.startswith("process")]
             exact, reached, saved_at = continued(name, expected)
-            ok = exact and not left and reached == (saved_at or 0)
+            ok = exact and not left and reached == (saved_at or 0) < STEPS
             what = f"at step {reached}, saved {saved_at}: exact {exact}, left {left}"
             yield Finding(ok, what if ok else f"{what}: {job.agent.said()[-1500:]}")
 
@@ -195,7 +194,7 @@ def three_faults(trial: Trial) -> Iterator[Finding]:
         for k in range(trial.times):
             name, numbers = f"thrice-{k}", [signal.SIGKILL, signal.SIGABRT, signal.SIGSTOP]
             trial.draws.shuffle(numbers)
-            job = train(name, RESTARTS, TIMEOUT)
+            job = train(name, "runtime.restarts=3", TIMEOUT)
             for step, number in zip((10, 40, 80), numbers, strict=True):
                 until(lambda name=name, at=step: reached_step(directory(name)) >= at, job.agent)
                 struck = strike(job, trial.draws, number)
