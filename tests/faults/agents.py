@@ -48,14 +48,24 @@ class Job:
         """The processes that it has started and that have not ended, the oldest first."""
         return sorted(pid for pid, parent in living() if parent == self.agent.pid)
 
+    def wait(self) -> int:
+        """The exit code.
+
+        Raises:
+            TimeoutError: it hangs; all of it is killed then.
+        """
+        try:
+            return self.agent.wait()
+        except TimeoutError:
+            for pid in _working_here():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            raise
+
     def left_behind(self) -> list[str]:
         """Processes and temporary files that outlive the job; processes get a moment to end."""
-        limit, here, tests = time.monotonic() + GONE_SECONDS, Path.cwd(), os.getpid()
-        while True:
-            pids = [pid for pid, parent in living() if tests not in (pid, parent)]
-            found = [pid for pid in pids if _works_in(pid, here)]
-            if not found or time.monotonic() > limit:
-                break
+        limit = time.monotonic() + GONE_SECONDS
+        while (found := _working_here()) and time.monotonic() < limit:
             time.sleep(0.05)
         files = (path.name for path in self._temporary.iterdir())
         # torchrun leaves the folder for the logs that it does not write.
@@ -85,10 +95,15 @@ def living() -> Iterator[tuple[int, int]]:
                 yield int(path.parent.name), int(parent)
 
 
-def _works_in(pid: int, folder: Path) -> bool:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/cwd").readlink() == folder
-    return False
+def _working_here() -> list[int]:
+    """The processes of jobs in this folder, whoever is their parent by now."""
+    found, here, tests = [], Path.cwd(), os.getpid()
+    for pid, parent in living():
+        with suppress(OSError):
+            # The server that forks was started by the tests, and may have been so here.
+            if tests not in (pid, parent) and Path(f"/proc/{pid}/cwd").readlink() == here:
+                found.append(pid)
+    return found
 
 
 def agent_of_lm(arguments: list[str], temporary: Path, programs: bool) -> int:

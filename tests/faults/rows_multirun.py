@@ -108,7 +108,7 @@ def started_by_torchrun(trial: Trial) -> Iterator[Finding]:
         for k in range(trial.times):
             # Each second one as programs of their own, which do not come at the same instant.
             job = train("started", *SHORT, torchrun=True, programs=k % 2 == 1)
-            code, left = job.agent.wait(), job.left_behind()
+            code, left = job.wait(), job.left_behind()
             runs = sorted(Path("runs", "started").iterdir())
             statuses = [_status(run / "summary.json") for run in runs]
             ok = code == 0 and statuses == ["done"] * (k + 1) and not left
@@ -131,7 +131,7 @@ def one_job_of_three_by_two_processes(trial: Trial) -> Iterator[Finding]:
             failure, place = trial.draws.choice(FAILURES), trial.draws.randrange(3)
             swept, given = _arguments(failure, place)
             job = together("train", "-m", *given, name=name, torchrun=torchrun)
-            code, left = job.agent.wait(), job.left_behind()
+            code, left = job.wait(), job.left_behind()
             expected = 1 if torchrun else failure.code
             what = f"{'torchrun' if torchrun else 'lm'}, {swept}: exit {code}, left {left}"
             right = code == expected and not left

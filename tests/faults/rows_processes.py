@@ -35,7 +35,7 @@ STARTING_SECONDS = 1.0
 def whole_job() -> str:
     """The outcome of the run by two processes that nothing happens to."""
     job = train("whole-job")
-    assert job.agent.wait() == 0, job.agent.said()
+    assert job.wait() == 0, job.agent.said()
     run = directory("whole-job")
     assert run is not None
     return outcome(run)
@@ -111,7 +111,7 @@ def one_process_killed(trial: Trial) -> Iterator[Finding]:
             reached = reached_step(directory(name))
             until(lambda name=name, step=reached: reached_step(directory(name)) > step, job.agent)
             seconds = time.perf_counter() - started
-            found = survived(job, name, job.agent.wait(), f"process {struck} at step {reached}")
+            found = survived(job, name, job.wait(), f"process {struck} at step {reached}")
             yield Finding(found.ok, found.what, {**found.measures, "restart_seconds": seconds})
 
 
@@ -125,7 +125,7 @@ def continued(name: str, expected: str, *extra: str) -> tuple[bool, int, int | N
     else:
         log = Path(f"{name}-resumed.log")
         job = Job("train", f"resume={run}", "runtime.processes=2", *extra, log=log)
-    code = job.agent.wait()
+    code = job.wait()
     run = directory(name)
     return code == 0 and run is not None and outcome(run) == expected, reached, saved_at
 
@@ -146,7 +146,7 @@ def the_agent_killed(trial: Trial) -> Iterator[Finding]:
             job = train(name)
             some_moment(job, name, trial.draws, before=STEPS // 2)
             job.agent.send(signal.SIGKILL)
-            job.agent.wait()
+            job.wait()
             left = [what for what in job.left_behind() if what.startswith("process")]
             exact, reached, saved_at = continued(name, expected)
             ok = exact and not left and reached == (saved_at or 0) < STEPS
@@ -170,7 +170,7 @@ def one_process_stands_still(trial: Trial) -> Iterator[Finding]:
             job = train(name, TIMEOUT)
             some_moment(job, name, trial.draws)
             struck, started = strike(job, trial.draws, signal.SIGSTOP), time.perf_counter()
-            code = job.agent.wait()
+            code = job.wait()
             seconds, left = time.perf_counter() - started, job.left_behind()
             exact, reached, _ = continued(name, expected)
             ok = exact and code == LOST and seconds <= PATIENCE + GRACE and not left
@@ -200,4 +200,4 @@ def three_faults(trial: Trial) -> Iterator[Finding]:
                 struck = strike(job, trial.draws, number)
                 until(lambda job=job, pid=struck: pid not in job.workers(), job.agent)
             listed = ", ".join(number.name for number in numbers)
-            yield survived(job, name, job.agent.wait(), listed)
+            yield survived(job, name, job.wait(), listed)

@@ -31,7 +31,7 @@ def a_signal_to_one_process(trial: Trial) -> Iterator[Finding]:
             until(lambda name=name: reached_step(directory(name)), job.agent)
             some_moment(job, name, trial.draws, after=1)
             struck = strike(job, trial.draws, number)
-            code, left, run = job.agent.wait(), job.left_behind(), directory(name)
+            code, left, run = job.wait(), job.left_behind(), directory(name)
             assert run is not None
             status = json.loads((run / "summary.json").read_text())["status"]
             exact, reached, saved_at = continued(name, expected)
@@ -65,7 +65,7 @@ def two_signals_to_the_agent(trial: Trial) -> Iterator[Finding]:
             time.sleep(trial.draws.uniform(0, 0.05))
             started = time.perf_counter()
             job.agent.send(signal.SIGINT)
-            code = job.agent.wait()
+            code = job.wait()
             seconds, left = time.perf_counter() - started, job.left_behind()
             exact, reached, _ = continued(name, expected)
             ok = exact and code in (STOPPED, INTERRUPTED, 0) and seconds <= 2 and not left
