@@ -56,7 +56,7 @@ def other_numbers_of_processes(trial: Trial) -> Iterator[Finding]:
         said = [line for stage in stages for line in stage.said if "not bit-exact: proc" in line]
         ok = once and alike and apart <= NEAR and len(said) == len(SIZES) - 1
         what = f"stopped after {stops[:-1]}: {apart:.1e} apart, once {once}, alike {alike}, {said}"
-        yield Finding(ok, what, {"elastic_difference": apart})
+        yield Finding(ok, what, {"elastic_millionths": 1e6 * apart})
 
 
 @dataclass(frozen=True, slots=True)
