@@ -5,6 +5,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import TypeVar
 
+import torch
 from torch import distributed as dist
 
 from lm.runtime.messages import Messages
@@ -22,9 +23,7 @@ def together(
 
     def member(rank: int) -> None:
         try:
-            group = dist.ProcessGroupGloo(
-                dist.PrefixStore("group", store), rank, size, timedelta(seconds=seconds)
-            )
+            group = gloo(dist.PrefixStore("group", store), rank, size, seconds)
             messages = Messages(dist.PrefixStore("words", store), seconds)
             processes = Processes(
                 rank, size, local_rank=rank, messages=messages, groups=Groups(group, group)
@@ -39,6 +38,16 @@ def together(
     for thread in threads:
         thread.join()
     return [found[rank] for rank in range(size)]
+
+
+def gloo(store: dist.Store, rank: int, size: int, seconds: float) -> dist.ProcessGroup:
+    """A group that torch's registry, of which there is one for all threads, does not know."""
+    group = dist.ProcessGroup(store, rank, size)
+    kind = dist.ProcessGroup.BackendType.GLOO
+    backend = dist.ProcessGroupGloo(store, rank, size, timedelta(seconds=seconds))
+    group._set_default_backend(kind)
+    group._register_backend(torch.device("cpu"), kind, backend)
+    return group
 
 
 def all_of(results: list[T | BaseException]) -> list[T]:
