@@ -14,6 +14,7 @@ from lm.data.streams import Streams
 from lm.data.tokenizers import TOKENIZERS
 from lm.errors import Stopped
 from lm.models import CELLS
+from lm.models.vocabulary_parallel import split_vocabulary
 from lm.optim import OPTIMIZERS, SCHEDULES, ScheduleConfig
 from lm.optim.base import OptimConfig
 from lm.optim.clipping import ClipConfig
@@ -64,6 +65,7 @@ class Recipe:
     steps: int = 14
     precision: Precision = Precision.fp32
     kernels: Kernels = Kernels.torch
+    split: bool = False
 
     def prepared(self) -> Prepared:
         path = self.folder / "text.txt"
@@ -104,6 +106,8 @@ class Recipe:
         choices = Choices(self.folder / "measured.json", processes=processes)
         model.compute = Compute(CPU, self.precision, self.kernels, "", choices)
         model.compute.use()
+        if self.split and not processes.alone:
+            split_vocabulary(model, processes)
         windows = Windows(streams, config.random_window, 1)
         limits = Limits.of(config, windows)
         stop = StopAfter(stop_after)

@@ -16,7 +16,9 @@ from lm.checkpoint import Checkpoint
 from lm.errors import DataError, ProcessError, Stopped
 from lm.evaluation import evaluate
 from lm.models.dropout import DropoutConfig
+from lm.models.penalties import PenaltyConfig
 from lm.optim import OPTIMIZERS, SCHEDULES
+from lm.optim.averaging import AverageKind, AveragingConfig
 from lm.runtime.choices import Choices
 from lm.runtime.processes import Processes
 from lm.training.loop import Trainer
@@ -107,6 +109,40 @@ def test_whatever_is_trained(tmp_path: Path, changes: dict[str, Any], tolerance:
     for trainer in train(made, "3", 3):
         assert difference(trainer, alone) < tolerance
         assert trainer.progress.tokens == alone.progress.tokens
+
+
+SPLIT_RUNS: dict[str, dict[str, Any]] = {
+    "tied": {"model": {"tied": True, "output_bias": True}},
+    "untied": {"model": {"initial_state": "learned"}},
+    "projected": {"model": {"tied": True, "penalty": PenaltyConfig(activation=0.1)}},
+    "uneven": {"trainer": {"accumulate": 2, "batch_size": 7}},
+    "momentum": {"optim": SGD(lr=0.3, momentum=0.5)},
+    "averaged": {"trainer": {"averaging": AveragingConfig(kind=AverageKind.ema)}},
+}
+
+
+@pytest.mark.parametrize("changes", SPLIT_RUNS.values(), ids=SPLIT_RUNS)
+@pytest.mark.parametrize("size", [2, 3])
+def test_words_split_over_processes_train_the_same(
+    tmp_path: Path, changes: dict[str, Any], size: int
+) -> None:
+    made = recipe(tmp_path / "x", **built({"trainer": {}, **changes}))
+    made.steps = 12
+    (alone,) = train(made, "1", 1)
+    made.split = True
+    trainers = train(made, "split", size)
+    want, found = (
+        trainer.directory.checkpoints.newest_good()[1] for trainer in (alone, trainers[0])
+    )
+    for kind in ("model", "training"):
+        ours, theirs = getattr(found, kind), getattr(want, kind)
+        assert ours.keys() == theirs.keys()
+        for name, tensor in ours.items():
+            assert torch.allclose(tensor.double(), theirs[name].double(), atol=1e-5), name
+    assert trainers[0].progress.best_loss == pytest.approx(alone.progress.best_loss, rel=1e-5)
+    rows = [len(trainer.model.embedding.weight) for trainer in trainers]
+    assert sum(rows) == 256
+    assert max(rows) - min(rows) <= 1
 
 
 def built(changes: dict[str, Any]) -> dict[str, Any]:
@@ -336,7 +372,7 @@ def test_negative_zeros_and_numbers_that_are_none_are_gathered_as_they_are() -> 
 
     def gather(processes: Processes) -> tuple[Tensor, Tensor]:
         own = rows[processes.share(3)]
-        return processes.gather(own, 3), processes.gather_lists(own)
+        return processes.gather(own, 3), processes.gather_lists(own, processes.counts(own))
 
     for found in all_of(together(2, gather)):
         for whole in found:

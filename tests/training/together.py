@@ -8,6 +8,7 @@ from typing import TypeVar
 import torch
 from torch import distributed as dist
 
+from lm.errors import ProcessError
 from lm.runtime.messages import Messages
 from lm.runtime.processes import Groups, Processes
 
@@ -15,7 +16,7 @@ T = TypeVar("T")
 
 
 def together(
-    size: int, work: Callable[[Processes], T], *, seconds: float = 30.0
+    size: int, work: Callable[[Processes], T], *, seconds: float = 5.0
 ) -> list[T | BaseException]:
     """What each of `size` processes returns or raises."""
     store = dist.HashStore()
@@ -51,8 +52,8 @@ def gloo(store: dist.Store, rank: int, size: int, seconds: float) -> dist.Proces
 
 
 def all_of(results: list[T | BaseException]) -> list[T]:
-    """The results, where nothing was raised."""
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
+    """The results, where nothing was raised; a lost connection is not what was wrong."""
+    raised = [result for result in results if isinstance(result, BaseException)]
+    for error in sorted(raised, key=lambda error: isinstance(error, ProcessError)):
+        raise error
     return results  # type: ignore[return-value]

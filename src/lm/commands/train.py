@@ -21,9 +21,12 @@ from lm.data.streams import Streams
 from lm.errors import CheckpointError, ConfigError
 from lm.evaluation import evaluate
 from lm.metrics import tags
-from lm.models import NgramConfig, RecurrentModel
+from lm.models import LanguageModel, NgramConfig, RecurrentModel
 from lm.models.language_model import parameter_counts, part_of
+from lm.models.restore import restored
+from lm.models.vocabulary_parallel import split_vocabulary
 from lm.optim.groups import is_prefix
+from lm.optim.optimizers import AdafactorConfig
 from lm.run_directory import RunDirectory
 from lm.runtime.device import machine
 from lm.runtime.processes import Processes
@@ -137,8 +140,11 @@ def assemble(start: Start, held: ExitStack, stop: StopFlag) -> Trainer:
     start.settle_sizes(prepared.tokenizer.vocab_size)
     model = start.build_model(prepared.tokenizer, prepared.stores["train"])
     assert isinstance(model, RecurrentModel)
-    model = model.to(compute.device)
     model.compute = compute
+    if config.runtime.split_vocabulary and not processes.alone:
+        check_split(config)
+        split_vocabulary(model, processes)
+    model = model.to(compute.device)
     optimizers = config.optim.build(trainable(model, config.freeze), lr_scales=config.lr_scales)
     windows = Windows(streams, config.trainer.random_window, config.seed)
     limits = Limits.of(config.trainer, windows)
@@ -174,6 +180,24 @@ def assemble(start: Start, held: ExitStack, stop: StopFlag) -> Trainer:
         stop=stop,
         processes=processes,
     )
+
+
+def check_split(config: TrainConfig) -> None:
+    """Refuse what needs all words at once, or one process to do what takes all of them.
+
+    Raises:
+        ConfigError: naming the field.
+    """
+    refused = {
+        "trainer.clip.adaptive": config.trainer.clip.adaptive is not None,
+        "trainer.inspect_every": config.trainer.inspect_every is not None,
+        "optim=adafactor": isinstance(config.optim, AdafactorConfig),
+    }
+    for name, given in refused.items():
+        if given:
+            raise ConfigError(
+                f"runtime.split_vocabulary=true does not go with {name}", f"Drop {name}."
+            )
 
 
 def _check_streams(config: TrainConfig, processes: Processes) -> None:
@@ -268,9 +292,8 @@ def finish(trainer: Trainer, start: Start, reason: str) -> None:
         final["valid/best_loss"] = progress.best_loss
     described = ""
     if config.test:
-        load_best(trainer)
         score = evaluate(
-            trainer.model,
+            best_model(trainer, start),
             trainer.test,
             unit=trainer.streams.unit,
             on_window=trainer.leave_if_stopped,
@@ -303,11 +326,17 @@ def suggestions(trainer: Trainer, cache: str | None) -> list[str]:
     ]
 
 
-def load_best(trainer: Trainer) -> None:
-    """Put the best checkpoint's weights into the model; without a best one, the newest."""
+def best_model(trainer: Trainer, start: Start) -> LanguageModel:
+    """The model with the best checkpoint's weights; without a best one, the newest's."""
     folder, checkpoint = read_any(trainer.directory.path, "best")
     log.info("exact evaluation of %s …", folder.name)
-    trainer.model.load_tensors(checkpoint.model)
+    model = trainer.model
+    if model.shard is None:
+        model.load_tensors(checkpoint.model)
+        return model
+    whole = restored(start.config.model, model.vocab_size, checkpoint.model).to(model.device)
+    whole.compute = model.compute
+    return whole
 
 
 def trainable(model: RecurrentModel, freeze: list[str]) -> dict[str, nn.Parameter]:

@@ -8,7 +8,7 @@ then nothing here costs anything.
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,6 +25,7 @@ from lm.runtime.messages import Messages
 DEFAULT_TIMEOUT_SECONDS = 600.0
 # How long a lost connection waits for whoever was lost to have said why.
 _LAST_WORDS_SECONDS = 2.0
+_PART_BYTES = 16 << 20
 
 
 class Pending:
@@ -152,21 +153,75 @@ class Processes:
         self.add_up(whole.view(_BITS[own.itemsize]))
         return whole
 
-    def gather_lists(self, own: Tensor) -> Tensor:
-        """The rows of all processes one after the other, where each may have another number."""
+    def stack(self, own: Shaped[Tensor, "..."]) -> Shaped[Tensor, "P ..."]:
+        """The tensors of all processes, which have the same shape."""
+        if self.alone:
+            return own[None]
+        assert self._groups is not None, "not connected"
+        parts = [torch.empty_like(own) for _ in range(self.size)]
+        with connection():
+            dist.all_gather(parts, own.contiguous(), group=self._groups.device)
+        return torch.stack(parts)
+
+    def counts(self, own: Sized) -> list[int]:
+        """How many rows each process has."""
+        row = torch.zeros(self.size, dtype=torch.int64)
+        row[self.rank] = len(own)
+        return [int(count) for count in self.largest(row.tolist())]
+
+    def gather_lists(
+        self, own: Shaped[Tensor, "K ..."], counts: Sequence[int]
+    ) -> Shaped[Tensor, "N ..."]:
+        """The rows of all processes one after the other.
+
+        Args:
+            counts: how many each has.
+        """
         if self.alone:
             return own
-        assert self._groups is not None, "not connected"
-        counts = torch.zeros(self.size, dtype=torch.int64, device=own.device)
-        counts[self.rank] = len(own)
-        self.add_up(counts)
-        lengths: list[int] = counts.tolist()
-        padded = own.new_zeros(max(lengths), *own.shape[1:])
+        padded = own.new_zeros(max(counts), *own.shape[1:])
         padded[: len(own)] = own
-        parts = [torch.empty_like(padded) for _ in lengths]
+        return torch.cat([part[:n] for part, n in zip(self.stack(padded), counts, strict=True)])
+
+    def deal(
+        self, rows: Shaped[Tensor, "N ..."], counts: Sequence[int]
+    ) -> Shaped[Tensor, "P K ..."]:
+        """Give each process its rows of everybody's `rows`; what it gets from each.
+
+        Args:
+            counts: how many rows belong to each, in their order.
+        """
+        if self.alone:
+            return rows[None]
+        assert self._groups is not None, "not connected"
+        own = counts[self.rank]
+        dealt = rows.new_empty(self.size * own, *rows.shape[1:])
         with connection():
-            dist.all_gather(parts, padded, group=self._groups.device)
-        return torch.cat([part[:n] for part, n in zip(parts, lengths, strict=True)])
+            dist.all_to_all_single(
+                dealt, rows.contiguous(), [own] * self.size, list(counts), group=self._groups.device
+            )
+        return dealt.view(self.size, own, *rows.shape[1:])
+
+    def collect(self, own: Shaped[Tensor, "K ..."], count: int) -> Shaped[Tensor, "N ..."]:
+        """All of `count` rows for the first process; the others keep their `share` of them.
+
+        In parts, so that the others need memory for one part only.
+        """
+        if self.alone:
+            return own
+        share = self.share(count)
+        whole = own.new_empty(count, *own.shape[1:], device="cpu") if self.first else own
+        step = max(1, _PART_BYTES // max(1, own[:1].nbytes))
+        for begin in range(0, count, step):
+            end = min(begin + step, count)
+            part = own.new_zeros(end - begin, *own.shape[1:])
+            low, high = max(begin, share.start), min(end, share.stop)
+            if low < high:
+                part[low - begin : high - begin] = own[low - share.start : high - share.start]
+            self.add_up(part.view(_BITS[own.itemsize]))
+            if self.first:
+                whole[begin:end] = part
+        return whole
 
     def check_same(self, numbers: Sequence[int], what: str) -> None:
         """Make sure that every process has the same numbers.

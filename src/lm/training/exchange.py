@@ -94,8 +94,10 @@ class Exchange:
 
     def _joined(self, gradient: Tensor) -> Tensor:
         """A sparse gradient with the rows of all processes, those of one word not added yet."""
-        rows = self._processes.gather_lists(gradient._indices()[0])
-        values = self._processes.gather_lists(gradient._values())
+        index, own = gradient._indices()[0], gradient._values()
+        counts = self._processes.counts(index)
+        rows = self._processes.gather_lists(index, counts)
+        values = self._processes.gather_lists(own, counts)
         return torch.sparse_coo_tensor(rows[None], values, gradient.shape, check_invariants=False)
 
     def _fill_missing(self) -> None:

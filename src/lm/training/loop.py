@@ -14,6 +14,7 @@ from lm.evaluation import evaluate
 from lm.inspection.during_training import inspected_step, write_step
 from lm.metrics import tags
 from lm.metrics.perplexity import exp, floor_scalars
+from lm.models.vocabulary_parallel import split_names
 from lm.runtime.processes import ALONE
 from lm.runtime.randomness import generator
 from lm.sampling import SamplingConfig, generate
@@ -151,7 +152,9 @@ class Trainer(Run):
             ProcessError: a machine computes wrongly, or something that must not depends on it.
         """
         if not self.processes.alone:
-            weights = sums_of_bits(list(self.model.parameters()))
+            split = split_names(self.model)
+            whole = [p for name, p in self.model.named_parameters() if name not in split]
+            weights = sums_of_bits(whole)
             self.processes.check_same(weights, f"weights after step {self.progress.step}")
 
     @contextmanager
@@ -227,7 +230,8 @@ class Trainer(Run):
     def sample(self) -> None:
         """Generate a little text, so that a person sees what the numbers mean."""
         config, progress = self.config, self.progress
-        if not config.sample_tokens or not self.processes.first:
+        # A model that is split computes with all processes, which all draw the same.
+        if not config.sample_tokens or not (self.processes.first or self.model.shard):
             return
         device = self.model.device
         (text,) = generate(

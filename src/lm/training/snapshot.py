@@ -7,6 +7,7 @@ from torch import Tensor
 from lm.checkpoint import Checkpoint
 from lm.errors import CheckpointError
 from lm.models.base import State
+from lm.models.vocabulary_parallel import own_tensors, whole_tensors
 from lm.runtime.untrusted import REMEDY, as_count, as_object, check_tensors
 from lm.training.identity import compare_identity
 from lm.training.progress import Progress
@@ -32,8 +33,8 @@ def capture(run: Run) -> Checkpoint:
             whole = run.processes.gather(tensor, run.streams.num_streams)
             training[f"state/{k}/{name}"] = whole
     return Checkpoint(
-        model={**run.model.tensors(), **run.averages.tensors},
-        training=training,
+        model=whole_tensors(run.model, {**run.model.tensors(), **run.averages.tensors}),
+        training=whole_tensors(run.model, training),
         state={
             "progress": run.progress.to_json(),
             "schedule": run.schedule.state(),
@@ -63,8 +64,8 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
         )
     compare_identity(run.identity, state)
     progress = _progress(run, state)
-    parts = _parts(checkpoint.training)
-    run.model.load_tensors(checkpoint.model)
+    parts = _parts(own_tensors(run.model, checkpoint.training))
+    run.model.load_tensors(own_tensors(run.model, checkpoint.model))
     averaging = as_object(state.get("averaging"), "state.averaging")
     run.averages.load(averaging, parts["iterate"])
     run.outliers.load(parts["outliers"])

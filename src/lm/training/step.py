@@ -11,6 +11,7 @@ from lm.errors import NumericError
 from lm.models import RecurrentModel
 from lm.models.base import State, detach, join_streams, slice_streams
 from lm.models.language_model import part_of
+from lm.models.vocabulary_parallel import split_names
 from lm.optim.averaging import Averages, AveragingConfig
 from lm.optim.base import Optimizers
 from lm.optim.clipping import ClipConfig, GradientNorms, clip_gradients
@@ -81,7 +82,9 @@ class TrainStep:
         }
         self.averages = Averages(averaging or AveragingConfig(), self.parameters)
         self.outliers = Outliers(clip.outlier, model.device)
-        self.exchange = Exchange(processes, self.parameters, some_missing=not model.head.on_device)
+        self._split = split_names(model)
+        replicated = {name: p for name, p in self.parameters.items() if name not in self._split}
+        self.exchange = Exchange(processes, replicated, some_missing=not model.head.on_device)
         self.norms: GradientNorms | None = None
 
     def __call__(
@@ -114,7 +117,7 @@ class TrainStep:
         """
         self.optimizers.zero_grad()
         objective, nats, new_state = self._accumulate(tokens, targets, state, noise, resets)
-        norms = clip_gradients(self.parameters, self.clip)
+        norms = clip_gradients(self.parameters, self.clip, self._whole_norms)
         bad = ~(norms.finite & torch.isfinite(objective))
         if self.clip.off:
             bad = bad | (norms.total > LARGEST_UNCLIPPED)
@@ -179,6 +182,16 @@ class TrainStep:
             states.append(detach(output.state))
         self.exchange.close(sums)
         return sums[0], sums[1], states[0] if len(states) == 1 else join_streams(states)
+
+    def _whole_norms(self, names: tuple[str, ...], norms: Tensor) -> Tensor:
+        """Norms of whole gradients from those of our own rows."""
+        split = [name in self._split for name in names]
+        if not any(split):
+            return norms
+        mask = torch.tensor(split, device=norms.device)
+        squares = torch.where(mask, norms.square(), 0.0)
+        self.processes.add_up(squares)
+        return torch.where(mask, squares.sqrt(), norms)
 
     def _keep_finite(self, bad: Tensor, old: State | None, new: State) -> State:
         """After a bad step the old state goes on: a NaN in it would spoil every later step."""
