@@ -14,7 +14,6 @@ from lm.data.streams import Streams
 from lm.data.tokenizers import TOKENIZERS
 from lm.errors import Stopped
 from lm.models import CELLS
-from lm.models.vocabulary_parallel import split_vocabulary
 from lm.optim import OPTIMIZERS, SCHEDULES, ScheduleConfig
 from lm.optim.base import OptimConfig
 from lm.optim.clipping import ClipConfig
@@ -102,12 +101,11 @@ class Recipe:
         dropout = type(CELLS[self.cell]().dropout)(embedding=0.1, between=0.2, output=0.3)
         model_config = CELLS[self.cell](**{**sizes, "dropout": dropout, **self.model})
         counts = torch.from_numpy(stores["train"].token_counts(256))
-        model = model_config.build(256, seed=1, counts=counts)
+        among = processes if self.split else ALONE
+        model = model_config.build(256, seed=1, counts=counts, processes=among)
         choices = Choices(self.folder / "measured.json", processes=processes)
         model.compute = Compute(CPU, self.precision, self.kernels, "", choices)
         model.compute.use()
-        if self.split and not processes.alone:
-            split_vocabulary(model, processes)
         windows = Windows(streams, config.random_window, 1)
         limits = Limits.of(config, windows)
         stop = StopAfter(stop_after)

@@ -24,7 +24,6 @@ from lm.metrics import tags
 from lm.models import LanguageModel, NgramConfig, RecurrentModel
 from lm.models.language_model import parameter_counts, part_of
 from lm.models.restore import restored
-from lm.models.vocabulary_parallel import split_vocabulary
 from lm.optim.groups import is_prefix
 from lm.optim.optimizers import AdafactorConfig
 from lm.run_directory import RunDirectory
@@ -128,6 +127,8 @@ def assemble(start: Start, held: ExitStack, stop: StopFlag) -> Trainer:
     """Everything a run consists of; its directory comes last, when nothing can be refused."""
     config, compute, processes = start.config, start.compute, start.processes
     _check_streams(config, processes)
+    if start.splits:
+        check_split(config)
     prepared = start.load_data()
     streams = Streams.for_training(
         prepared.stores["train"],
@@ -141,15 +142,12 @@ def assemble(start: Start, held: ExitStack, stop: StopFlag) -> Trainer:
     model = start.build_model(prepared.tokenizer, prepared.stores["train"])
     assert isinstance(model, RecurrentModel)
     model.compute = compute
-    if config.runtime.split_vocabulary and not processes.alone:
-        check_split(config)
-        split_vocabulary(model, processes)
     model = model.to(compute.device)
     optimizers = config.optim.build(trainable(model, config.freeze), lr_scales=config.lr_scales)
     windows = Windows(streams, config.trainer.random_window, config.seed)
     limits = Limits.of(config.trainer, windows)
     schedule = config.schedule.build(total_steps=limits.total_steps, epoch_of=windows.epoch_of)
-    weights = sum(parameter.nbytes for parameter in model.parameters())
+    weights = sum(p.itemsize * model.size_of(n, p) for n, p in model.named_parameters())
     RunDirectory.check_room(Path(config.runs), weights, config.trainer.keep)
     directory = start.directory or start.create_directory(held)
     return Trainer(
@@ -190,6 +188,8 @@ def check_split(config: TrainConfig) -> None:
     """
     refused = {
         "trainer.clip.adaptive": config.trainer.clip.adaptive is not None,
+        "trainer.save_in_background": config.trainer.save_in_background,
+        "extend_vocabulary": config.extend_vocabulary,
         "trainer.inspect_every": config.trainer.inspect_every is not None,
         "optim=adafactor": isinstance(config.optim, AdafactorConfig),
     }

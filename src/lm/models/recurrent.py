@@ -82,6 +82,11 @@ class RecurrentModel(LanguageModel):
         return parameter.numel() // len(parameter) * self.vocab_size
 
     @property
+    def own_words(self) -> tuple[range, int] | None:
+        """The words whose rows are here, of how many; None is all."""
+        return None if self.shard is None else (self.shard.rows, self.vocab_size)
+
+    @property
     def is_plain_stack(self) -> bool:
         """Each layer sees the output of the one below and nothing else, the head the last one's."""
         return not (self.residual or self.skip)

@@ -23,6 +23,7 @@ class ShardedSoftmaxHead(SoftmaxHead):
     def __init__(self, whole: SoftmaxHead, weight: nn.Parameter, shard: Shard) -> None:
         Head.__init__(self, whole.vocab_size, tied=whole.tied)
         self.shard = shard
+        self.rows = shard.rows, shard.vocab_size
         self.smoothing = whole.smoothing
         self.weight = weight
         self.bias = None if whole.bias is None else nn.Parameter(shard.own(whole.bias.data))
@@ -114,21 +115,8 @@ def is_split(name: str, split: Iterable[str]) -> bool:
     return name.rpartition("/")[2] in split
 
 
-def whole_tensors(model: RecurrentModel, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors with the rows of all words, for the first process; all of them take part."""
-    split, shard = split_names(model), model.shard
-    if shard is None:
-        return dict(tensors)
-    return {
-        name: shard.processes.collect(tensor, shard.vocab_size)
-        if is_split(name, split) and tensor.ndim
-        else tensor
-        for name, tensor in tensors.items()
-    }
-
-
 def own_tensors(model: RecurrentModel, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse: of tensors with the rows of all words our own."""
+    """Of tensors with the rows of all words, as a checkpoint has them, our own."""
     split, shard = split_names(model), model.shard
     if shard is None:
         return dict(tensors)

@@ -202,15 +202,17 @@ class Processes:
             )
         return dealt.view(self.size, own, *rows.shape[1:])
 
-    def collect(self, own: Shaped[Tensor, "K ..."], count: int) -> Shaped[Tensor, "N ..."]:
-        """All of `count` rows for the first process; the others keep their `share` of them.
+    def collect(
+        self, own: Shaped[Tensor, "K ..."], count: int
+    ) -> Iterator[Shaped[Tensor, "N ..."]]:
+        """All of `count` rows for the first process, in parts; the others have to walk along.
 
-        In parts, so that the others need memory for one part only.
+        Each has its `share` of the rows.
         """
         if self.alone:
-            return own
+            yield own
+            return
         share = self.share(count)
-        whole = own.new_empty(count, *own.shape[1:], device="cpu") if self.first else own
         step = max(1, _PART_BYTES // max(1, own[:1].nbytes))
         for begin in range(0, count, step):
             end = min(begin + step, count)
@@ -219,9 +221,7 @@ class Processes:
             if low < high:
                 part[low - begin : high - begin] = own[low - share.start : high - share.start]
             self.add_up(part.view(_BITS[own.itemsize]))
-            if self.first:
-                whole[begin:end] = part
-        return whole
+            yield part
 
     def check_same(self, numbers: Sequence[int], what: str) -> None:
         """Make sure that every process has the same numbers.

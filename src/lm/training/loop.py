@@ -20,7 +20,7 @@ from lm.runtime.randomness import generator
 from lm.sampling import SamplingConfig, generate
 from lm.training.exchange import sums_of_bits
 from lm.training.run import Run
-from lm.training.snapshot import capture
+from lm.training.snapshot import write
 
 log = logging.getLogger(__name__)
 
@@ -256,9 +256,7 @@ class Trainer(Run):
         self.tick()
         progress = self.progress
         best = progress.best_loss is not None and progress.best_step == progress.step
-        checkpoint = capture(self)
-        if self.processes.first:
-            self.saver.save(progress.step, checkpoint, best=best)
+        write(self, best=best)
 
     def save_and_stop(self) -> None:
         """Save at a step boundary and leave."""

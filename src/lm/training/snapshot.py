@@ -1,13 +1,17 @@
 """A run's whole state to and from a checkpoint, so that resuming continues to the last bit."""
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from lm.checkpoint import Checkpoint
-from lm.errors import CheckpointError
+from lm.checkpoint.format import finite
+from lm.checkpoint.tensors import Rows
+from lm.errors import CheckpointError, NumericError
 from lm.models.base import State
-from lm.models.vocabulary_parallel import own_tensors, whole_tensors
+from lm.models.vocabulary_parallel import is_split, own_tensors, split_names
 from lm.runtime.untrusted import REMEDY, as_count, as_object, check_tensors
 from lm.training.identity import compare_identity
 from lm.training.progress import Progress
@@ -32,9 +36,10 @@ def capture(run: Run) -> Checkpoint:
         for name, tensor in layer.items():
             whole = run.processes.gather(tensor, run.streams.num_streams)
             training[f"state/{k}/{name}"] = whole
+    model = {**run.model.tensors(), **run.averages.tensors}
     return Checkpoint(
-        model=whole_tensors(run.model, {**run.model.tensors(), **run.averages.tensors}),
-        training=whole_tensors(run.model, training),
+        model=model,
+        training=training,
         state={
             "progress": run.progress.to_json(),
             "schedule": run.schedule.state(),
@@ -46,7 +51,39 @@ def capture(run: Run) -> Checkpoint:
         },
         config=run.config_text,
         tokenizer=run.tokenizer.to_json(),
+        rows=_split_rows(run, {**model, **training}),
     )
+
+
+def _split_rows(run: Run, tensors: Mapping[str, Tensor]) -> dict[str, Rows]:
+    """What gives all rows of those tensors of which this process has its own."""
+    split, count = split_names(run.model), run.model.vocab_size
+    return {
+        name: Rows(own.detach(), count, partial(run.processes.collect, own.detach(), count))
+        for name, own in tensors.items()
+        if own.ndim and is_split(name, split)
+    }
+
+
+def write(run: Run, *, best: bool) -> None:
+    """Write a checkpoint of this very step, or take part in it.
+
+    Raises:
+        NumericError: a weight is not finite.
+        StorageError: disk full or read-only.
+    """
+    checkpoint = capture(run)
+    if checkpoint.rows:  # what another process has is not seen by the one that writes
+        bad = not all(map(finite, checkpoint.model.values()))
+        if run.processes.largest([float(bad)])[0]:
+            raise NumericError(
+                f"refused to save step {run.progress.step}: a weight is not finite",
+                "Lower optim.lr or set trainer.clip.norm, and resume from the last checkpoint.",
+            )
+    if run.processes.first:
+        run.saver.save(run.progress.step, checkpoint, best=best)
+    else:
+        checkpoint.take_part()
 
 
 def restore(run: Run, checkpoint: Checkpoint) -> None:
