@@ -97,8 +97,8 @@ def test_a_full_disk_at_any_write_leaves_the_old_checkpoint_and_no_debris(
     def write_text(self: Path, *arguments: object, **named: object) -> int:
         return full() if self.name == name else real_text(self, *arguments, **named)  # type: ignore
 
-    def write_tensors(tensors: Any, rows: Any, path: Path) -> None:
-        full() if path.name == name else real_save(tensors, rows, path)
+    def write_tensors(tensors: object, rows: object, path: Path) -> None:
+        full() if path.name == name else real_save(tensors, rows, path)  # type: ignore
 
     monkeypatch.setattr(Path, "write_text", write_text)
     monkeypatch.setattr(formats, "write_tensors", write_tensors)
