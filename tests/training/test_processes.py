@@ -21,6 +21,7 @@ from lm.optim import OPTIMIZERS, SCHEDULES
 from lm.optim.averaging import AverageKind, AveragingConfig
 from lm.runtime.choices import Choices
 from lm.runtime.processes import Processes
+from lm.training.communication import CommunicationConfig, PowerSGD, WireType
 from lm.training.loop import Trainer
 from lm.training.snapshot import restore
 
@@ -143,6 +144,64 @@ def test_words_split_over_processes_train_the_same(
     rows = [len(trainer.model.embedding.weight) for trainer in trainers]
     assert sum(rows) == 256
     assert max(rows) - min(rows) <= 1
+
+
+def test_rounding_on_the_way_stays_rounding(tmp_path: Path) -> None:
+    wide = {"embedding_size": 70, "hidden_size": 70}  # matrices that do not travel with the small
+    made = recipe(tmp_path / "x", steps=12, model=wide)
+    (alone,) = train(made, "1", 1)
+    made.trainer["communication"] = CommunicationConfig(dtype=WireType.bf16)
+    first, second = train(made, "2", 2)
+    assert difference(first, second) == 0.0
+    assert 1e-6 < difference(first, alone) < 2e-2
+
+
+def test_powersgd_keeps_what_it_does_not_send() -> None:
+    """What is sent and what is kept add up to the gradients; one of low rank is sent whole."""
+    draws = torch.Generator().manual_seed(1)
+    gradients = torch.randn(5, 2, 40, 30, generator=draws)
+    low = torch.randn(40, 2, generator=draws) @ torch.randn(2, 30, generator=draws)
+
+    def work(processes: Processes) -> tuple[Tensor, Tensor, Tensor]:
+        parameters = {"w": torch.nn.Parameter(torch.zeros(40, 30))}
+        powersgd = PowerSGD(processes, parameters, 3, seed=1)
+        sent = torch.zeros(40, 30)
+        for step in range(5):
+            gradient = gradients[step, processes.rank].clone()
+            powersgd.add_up({"w": gradient})
+            sent += gradient
+        kept = powersgd.errors["w"].clone()
+        bad = torch.full((40, 30), math.nan if processes.first else 1.0)
+        powersgd.add_up({"w": bad})
+        assert not bad.isfinite().all()
+        assert torch.equal(powersgd.errors["w"], kept)
+        powersgd.errors["w"].zero_()
+        whole = low / 2
+        powersgd.add_up({"w": whole})
+        return sent, kept, whole
+
+    (sent, kept, whole), (also_sent, also_kept, _) = all_of(together(2, work))
+    assert torch.equal(sent, also_sent)
+    assert torch.allclose(sent + kept + also_kept, gradients.sum((0, 1)), atol=1e-4)
+    assert float(kept.norm()) > 1
+    assert torch.allclose(whole, low, atol=1e-4)
+
+
+def test_what_powersgd_keeps_survives_a_stop(tmp_path: Path) -> None:
+    wide = {"embedding_size": 40, "hidden_size": 40}
+    communication = CommunicationConfig(powersgd_rank=2)
+    made = recipe(tmp_path / "x", model=wide, trainer={"communication": communication})
+    made.steps = 12
+    straight, _ = train(made, "straight", 2)
+    for made.steps in (5, 12):
+        interrupted, _ = train(made, "interrupted", 2)
+    assert difference(interrupted, straight) == 0.0
+    powersgd = straight.exchange.powersgd
+    assert powersgd is not None
+    assert any(float(error.norm()) > 0 for error in powersgd.errors.values())
+    made.steps = 14
+    trainers = train(made, "interrupted", 4)
+    assert max(difference(trainer, trainers[0]) for trainer in trainers) == 0.0
 
 
 def built(changes: dict[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from lm.run_directory import RunDirectory
 from lm.runtime.processes import ALONE, Processes
 from lm.training.config import TrainerConfig
 from lm.training.console import Console
+from lm.training.exchange import Exchange
 from lm.training.graphed import GraphedStep, graphed_where_possible
 from lm.training.progress import Limits, Progress
 from lm.training.saver import Saver
@@ -61,6 +62,7 @@ class Run:
     statistics: Statistics = field(init=False)
     averages: Averages = field(init=False)
     outliers: Outliers = field(init=False)
+    exchange: Exchange = field(init=False)
     train_step: TrainStep | GraphedStep = field(init=False)
     saver: Saver = field(init=False)
     writer: MetricsWriter = field(init=False)
@@ -80,7 +82,9 @@ class Run:
             passes=self.config.accumulate,
             seed=self.seed,
             processes=self.processes,
+            communication=self.config.communication,
         )
+        self.exchange = step.exchange
         self.averages, self.outliers = step.averages, step.outliers
         self.train_step = graphed_where_possible(step)
         self.saver = Saver(

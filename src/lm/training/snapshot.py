@@ -17,7 +17,7 @@ from lm.training.identity import compare_identity
 from lm.training.progress import Progress
 from lm.training.run import Run
 
-_PARTS = ("statistics", "optimizer", "iterate", "outliers", "state")
+_PARTS = ("statistics", "optimizer", "iterate", "outliers", "exchange", "state")
 
 
 def capture(run: Run) -> Checkpoint:
@@ -36,6 +36,8 @@ def capture(run: Run) -> Checkpoint:
         for name, tensor in layer.items():
             whole = run.processes.gather(tensor, run.streams.num_streams)
             training[f"state/{k}/{name}"] = whole
+    kept, of_all = _unsent(run)
+    training |= kept
     model = {**run.model.tensors(), **run.averages.tensors}
     return Checkpoint(
         model=model,
@@ -51,8 +53,22 @@ def capture(run: Run) -> Checkpoint:
         },
         config=run.config_text,
         tokenizer=run.tokenizer.to_json(),
-        rows=_split_rows(run, {**model, **training}),
+        rows=_split_rows(run, {**model, **training}) | of_all,
     )
+
+
+def _unsent(run: Run) -> tuple[dict[str, Tensor], dict[str, Rows]]:
+    """What compression has kept back: a factor for all, and an error [P, m, n], one of each."""
+    powersgd, size = run.exchange.powersgd, run.processes.size
+    if powersgd is None:
+        return {}, {}
+    tensors = {f"exchange/factor/{name}": factor for name, factor in powersgd.factors.items()}
+    rows = {}
+    for name, error in powersgd.errors.items():
+        tensors[f"exchange/error/{name}"] = error[None]
+        collect = partial(run.processes.collect, error[None], size)
+        rows[f"exchange/error/{name}"] = Rows(error[None], size, collect)
+    return tensors, rows
 
 
 def _split_rows(run: Run, tensors: Mapping[str, Tensor]) -> dict[str, Rows]:
@@ -110,8 +126,20 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     run.optimizers.load_state(parts["optimizer"], optimizer)
     run.schedule.load(as_object(state.get("schedule"), "state.schedule"))
     run.statistics.load(parts["statistics"])
+    if run.exchange.powersgd is not None:
+        run.exchange.powersgd.load(*_factors_and_errors(parts["exchange"]))
     run.state = _recurrent_state(run, progress, parts["state"])
     run.progress = progress
+
+
+def _factors_and_errors(
+    tensors: dict[str, Tensor],
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    kinds: dict[str, dict[str, Tensor]] = {"factor": {}, "error": {}}
+    for whole, tensor in tensors.items():
+        kind, _, name = whole.partition("/")
+        kinds.setdefault(kind, {})[name] = tensor
+    return kinds["factor"], kinds["error"]
 
 
 def _progress(run: Run, state: dict[str, Any]) -> Progress:

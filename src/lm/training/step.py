@@ -18,6 +18,7 @@ from lm.optim.clipping import ClipConfig, GradientNorms, clip_gradients
 from lm.optim.outliers import Outliers
 from lm.runtime.processes import ALONE, Processes
 from lm.runtime.randomness import Noise
+from lm.training.communication import CommunicationConfig
 from lm.training.exchange import Exchange
 from lm.training.statistics import Statistics
 
@@ -65,6 +66,7 @@ class TrainStep:
         passes: int,
         seed: int,
         processes: Processes = ALONE,
+        communication: CommunicationConfig | None = None,
     ) -> None:
         self.model = model
         self.optimizers = optimizers
@@ -84,7 +86,13 @@ class TrainStep:
         self.outliers = Outliers(clip.outlier, model.device)
         self._split = split_names(model)
         replicated = {name: p for name, p in self.parameters.items() if name not in self._split}
-        self.exchange = Exchange(processes, replicated, some_missing=not model.head.on_device)
+        self.exchange = Exchange(
+            processes,
+            replicated,
+            communication or CommunicationConfig(),
+            some_missing=not model.head.on_device,
+            seed=seed,
+        )
         self.norms: GradientNorms | None = None
 
     def __call__(
