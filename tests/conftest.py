@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -23,6 +24,17 @@ def _imports_are_no_garbage() -> None:
     """All that was imported stays: the collector need not look at it time and again."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _composed_once() -> Iterator[None]:
+    """What Hydra made of the checkout's files it need not make again."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "lm.config" in sys.modules:  # a test of tensors alone does without Hydra
+            import composing
+
+            composing.install(patch)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
