@@ -51,7 +51,7 @@ def test_another_schema_of_that_name_is_taken(monkeypatch: pytest.MonkeyPatch) -
     schemas = ConfigStore.instance().repo["schema"]["model"]
     monkeypatch.setitem(schemas, "lstm.yaml", schemas["lstm.yaml"])  # put back at the end
     ConfigStore.instance().store("lstm", Changed, group="schema/model")
-    assert compose("train", ["model=lstm"]).model .other == 5
+    assert compose("train", ["model=lstm"]).model.other == 5
     monkeypatch.undo()
     assert compose("train", ["model=lstm"]) == before
 

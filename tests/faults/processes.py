@@ -1,7 +1,7 @@
 """Real `lm` processes that start in milliseconds, so that they can be killed by the hundred.
 
-A server process imports `lm` once and forks for each command (`warmed`). What is killed is a process
-of its own like any other; only the seconds that importing and composing take are saved.
+A server process imports `lm` once (`warmed`) and forks for each command. What is killed is a
+process of its own like any other; only the seconds that importing and composing take are saved.
 """
 
 import contextlib

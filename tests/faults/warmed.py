@@ -3,12 +3,12 @@
 import gc
 
 import composing
-import lm.cli.launch
-import lm.commands.evaluate
-import lm.commands.train  # noqa: F401
 from pytest import MonkeyPatch  # noqa: PT013
 from small_run import RECIPE
 
+import lm.cli.launch
+import lm.commands.evaluate
+import lm.commands.train  # noqa: F401
 from lm.config import compose
 
 composing.install(MonkeyPatch())
