@@ -7,7 +7,8 @@ from torch import Tensor
 from lm.checkpoint import Checkpoint
 from lm.errors import CheckpointError
 from lm.models.base import State
-from lm.runtime.untrusted import REMEDY, as_count, as_object, check_tensors
+from lm.runtime.untrusted import REMEDY, as_count, as_object
+from lm.runtime.untrusted_tensors import check_tensors
 from lm.training.identity import compare_identity
 from lm.training.progress import Progress
 from lm.training.run import Run
