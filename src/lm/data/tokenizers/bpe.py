@@ -38,6 +38,12 @@ PATTERN = (
 LONGEST_LEARNED = 256
 # No part goes on from a letter or digit to a space or newline, and none looks across there.
 _CUT = Cut(re.compile(rb"(?<=[0-9A-Za-z])(?=[ \n])"), utf8=True, after_newline=False)
+# Nor does one go on from any visible character of ASCII to a space; so a text is mostly words that
+# were met before, whose tokens are remembered: some 50 MB.
+_REMEMBERED, _LONGEST_REMEMBERED = 1 << 18, 64
+_NEWLINE, _SPACE = 0x0A, 0x20
+_VISIBLE = np.isin(np.arange(256), np.arange(0x21, 0x7F))
+_ALPHANUMERIC = np.array([chr(byte).isascii() and chr(byte).isalnum() for byte in range(256)])
 
 
 def _byte_alphabet() -> dict[str, int]:
@@ -73,6 +79,7 @@ class BpeTokenizer(Tokenizer):
             self._bytes[token_id] = bytes([_BYTES[c] for c in token])
         self._lengths = np.array([len(token) for token in self._bytes], np.int64)
         self._library = _library(ids, merges)
+        self._remembered: dict[bytes, bytes] = {}
 
     @property
     def vocab_size(self) -> int:
@@ -82,9 +89,25 @@ class BpeTokenizer(Tokenizer):
         return self.encode_all([text])[0]
 
     def encode_all(self, texts: Sequence[bytes]) -> list[NDArray[np.int64]]:
-        decoded = [text.decode() for text in texts]
+        divided = [_words(text) for text in texts]
+        known = self._known(set().union(*divided))
+        joined = [b"".join(map(known.__getitem__, words)) for words in divided]
+        return [np.frombuffer(raw, "<u4").astype(np.int64) for raw in joined]
+
+    def _known(self, words: set[bytes]) -> dict[bytes, bytes]:
+        """At least these words, with their ids as little-endian uint32."""
+        if len(self._remembered) > _REMEMBERED:
+            self._remembered = {}
+        known = self._remembered
+        new = [word for word in words if word not in known]
+        decoded = [word.decode() for word in new]
         encodings = self._library.encode_batch_fast(decoded, add_special_tokens=False)
-        return [np.array(encoding.ids, np.int64) for encoding in encodings]
+        ids = [np.array(encoding.ids, "<u4").tobytes() for encoding in encodings]
+        found = dict(zip(new, ids, strict=True))
+        if any(len(word) > _LONGEST_REMEMBERED for word in new):
+            return known | found
+        known |= found
+        return known
 
     def spans(self, text: bytes, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         ends = np.cumsum(self._lengths[ids])
@@ -98,6 +121,15 @@ class BpeTokenizer(Tokenizer):
 
     def to_json(self) -> dict[str, object]:
         return {"format": FORMAT, "kind": self.kind, "tokenizer": self.data}
+
+
+def _words(text: bytes) -> list[bytes]:
+    """The text in parts that are encoded as by themselves, most of them a word."""
+    codes = np.frombuffer(text, np.uint8)
+    before, after = codes[:-1], codes[1:]
+    ends = (after == _SPACE) & _VISIBLE[before] | (after == _NEWLINE) & _ALPHANUMERIC[before]
+    places = (np.flatnonzero(ends) + 1).tolist()
+    return [text[start:end] for start, end in zip([0, *places], [*places, len(text)], strict=True)]
 
 
 def bpe_from_json(data: dict[str, object]) -> BpeTokenizer:

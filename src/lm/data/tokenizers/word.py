@@ -24,7 +24,9 @@ _FIRST = re.compile(rb"[ \t\r\v\f]*(?:\n|[^ \t\n\r\v\f]+)")
 
 
 def _whole_word(word: bytes) -> re.Pattern[bytes]:
-    return re.compile(rb"(?<![^ \t\n\r\v\f])" + re.escape(word) + rb"(?![^ \t\n\r\v\f])")
+    # The word comes first, so that the library looks for it as fast as for a plain string.
+    escaped = re.escape(word)
+    return re.compile(escaped + rb"(?<![^ \t\n\r\v\f]" + escaped + rb")(?![^ \t\n\r\v\f])")
 
 
 class _Ids(dict[bytes, int]):
