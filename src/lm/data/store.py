@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 from numpy.typing import NDArray
 
-from lm.data.pieces import TextCounts
+from lm.data.counts import TextCounts
 from lm.data.store_header import HEADER, File, Header, check_files, read_header
 from lm.data.store_writer import StoreWriter
 from lm.data.truth import MARKS_DTYPE, NATS_DTYPE, TokenTruth
@@ -37,7 +37,7 @@ class Block(NamedTuple):
     source of the text knows of them.
     """
 
-    ids: NDArray[np.int64]
+    ids: NDArray[Any]
     unit_ends: NDArray[np.int64] | None = None
     truth: TokenTruth | None = None
 

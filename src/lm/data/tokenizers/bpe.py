@@ -14,7 +14,8 @@ from tokenizers import Tokenizer as Library
 
 from lm import checks
 from lm.data.corpus import Document
-from lm.data.pieces import Cut, pieces, size
+from lm.data.pieces import Cut, pieces
+from lm.data.survey import size
 from lm.data.tokenizers.base import FORMAT, Tokenizer, TokenizerConfig, printable
 
 logger = logging.getLogger(__name__)

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -15,9 +15,11 @@ from lm.data.corpus import Document
 from lm.data.pieces import WHITESPACE, Cut, pieces
 from lm.data.tokenizers.base import FORMAT, Tokenizer, TokenizerConfig, printable
 from lm.data.tokenizers.counting import WordCounter
+from lm.data.workers import Workers, worthwhile
 from lm.errors import ConfigError, DataError
 
 EOS = b"<eos>"
+_COUNTED_BYTES = 1 << 20
 _CUT = Cut(re.compile(rb"(?<=[ \t\n\r\v\f])"), forced=False)
 _TOKEN = re.compile(rb"\n|[^ \t\n\r\v\f]+")
 _FIRST = re.compile(rb"[ \t\r\v\f]*(?:\n|[^ \t\n\r\v\f]+)")
@@ -71,7 +73,7 @@ class WordTokenizer(Tokenizer):
         return len(self.words)
 
     def encode(self, text: bytes) -> NDArray[np.int64]:
-        words = _split(text)
+        words = split_words(text)
         return np.fromiter(map(self._ids.__getitem__, words), np.int64, len(words))
 
     def spans(self, text: bytes, ids: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -183,10 +185,13 @@ class WordConfig(TokenizerConfig):
             )
 
     def build(self, documents: Sequence[Document]) -> WordTokenizer:
+        return self.build_by(documents, 1)
+
+    def build_by(self, documents: Sequence[Document], workers: int | None) -> WordTokenizer:
         unknown = _raw(self.unknown)
         if self.vocabulary is not None:
             return _listed(Path(self.vocabulary), unknown)
-        words = _ranked(documents, self.min_count, self.max_size, [EOS, unknown])
+        words = _ranked(documents, self.min_count, self.max_size, [EOS, unknown], workers)
         return WordTokenizer(words, unknown, self.min_count)
 
     def identity(self) -> dict[str, object]:
@@ -218,15 +223,38 @@ def _read(path: Path) -> bytes:
 
 
 def _ranked(
-    documents: Sequence[Document], min_count: int, max_size: int | None, always: Sequence[bytes]
+    documents: Sequence[Document],
+    min_count: int,
+    max_size: int | None,
+    always: Sequence[bytes],
+    workers: int | None = 1,
 ) -> list[bytes]:
     with WordCounter() as counter:
-        for piece in pieces(documents, _CUT, "count words"):
-            counter.update(_split(piece.text))
+        stream = (piece.text for piece in pieces(documents, _CUT, "count words"))
+        processes = worthwhile(documents, workers)
+        if processes == 1:
+            for text in stream:
+                counter.update(split_words(text))
+        else:
+            with Workers(processes, b"count words", []) as counting:
+                for words, counts in counting.map(_jobs(stream)):
+                    counter.add(words.split(), np.frombuffer(counts, "<i8").tolist())
         return counter.ranked(min_count, max_size, dict.fromkeys(always, 0))
 
 
-def _split(text: bytes) -> list[bytes]:
+def _jobs(texts: Iterable[bytes]) -> Iterator[list[bytes]]:
+    """Texts put together: the longer they are, the fewer different words."""
+    held: list[bytes] = []
+    for text in texts:
+        held.append(text)
+        if sum(map(len, held)) >= _COUNTED_BYTES:
+            yield [b" ".join(held)]
+            held = []
+    if held:
+        yield [b" ".join(held)]
+
+
+def split_words(text: bytes) -> list[bytes]:
     return text.replace(b"\n", b" %b " % EOS).split()
 
 
