@@ -19,10 +19,10 @@ from lm.data.frames import DONE, REFUSED, Frames, read_frames, write_frames
 from lm.data.survey import size
 from lm.errors import DataError, OutOfMemoryError
 
-# A process needs some 0.4 s to begin, in which one that has begun encodes as much as this.
-WORTHWHILE_BYTES = 1 << 23
+# A process needs some 0.4 s to begin; one that has begun encodes this in a second or two.
+WORTHWHILE_BYTES = 1 << 24
 # Jobs that wait for each process, so that it never does.
-_AHEAD = 3
+_AHEAD = 2
 
 
 def cores() -> int:

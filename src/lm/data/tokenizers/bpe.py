@@ -39,12 +39,14 @@ PATTERN = (
 LONGEST_LEARNED = 256
 # No part goes on from a letter or digit to a space or newline, and none looks across there.
 _CUT = Cut(re.compile(rb"(?<=[0-9A-Za-z])(?=[ \n])"), utf8=True, after_newline=False)
-# Nor does one go on from any visible character of ASCII to a space; so a text is mostly words that
-# were met before, whose tokens are remembered: some 50 MB.
+# In ASCII there are more such places: a part ends after letters when no letter follows, after
+# digits when no digit does, and before a space unless whitespace comes before it. So a text is
+# mostly words that were met before, whose tokens are remembered: some 50 MB of them.
 _REMEMBERED, _LONGEST_REMEMBERED = 1 << 18, 64
-_NEWLINE, _SPACE = 0x0A, 0x20
-_VISIBLE = np.isin(np.arange(256), np.arange(0x21, 0x7F))
-_ALPHANUMERIC = np.array([chr(byte).isascii() and chr(byte).isalnum() for byte in range(256)])
+_CODES = np.arange(256)
+_ASCII, _VISIBLE, _SPACE = _CODES < 0x80, np.isin(_CODES, np.arange(0x21, 0x7F)), _CODES == 0x20
+_LETTER = _ASCII & [chr(code).isalpha() for code in range(256)]
+_DIGIT = _ASCII & [chr(code).isdigit() for code in range(256)]
 
 
 def _byte_alphabet() -> dict[str, int]:
@@ -128,7 +130,9 @@ def _words(text: bytes) -> list[bytes]:
     """The text in parts that are encoded as by themselves, most of them a word."""
     codes = np.frombuffer(text, np.uint8)
     before, after = codes[:-1], codes[1:]
-    ends = (after == _SPACE) & _VISIBLE[before] | (after == _NEWLINE) & _ALPHANUMERIC[before]
+    ends = _LETTER[before] & (_ASCII & ~_LETTER)[after]
+    ends |= _DIGIT[before] & (_ASCII & ~_DIGIT)[after]
+    ends |= _VISIBLE[before] & _SPACE[after]
     places = (np.flatnonzero(ends) + 1).tolist()
     return [text[start:end] for start, end in zip([0, *places], [*places, len(text)], strict=True)]
 

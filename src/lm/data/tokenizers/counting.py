@@ -41,9 +41,9 @@ class WordCounter:
 
     def add(self, words: Iterable[bytes], counts: Iterable[int]) -> None:
         """Count words that others have counted, each of them once."""
-        held = self._counts
+        held, known = self._counts, self._counts.get  # a counter's own default is slow
         for word, count in zip(words, counts, strict=True):
-            held[word] += count
+            held[word] = known(word, 0) + count
         self._make_room()
 
     def _make_room(self) -> None:

@@ -19,7 +19,7 @@ from lm.data.workers import Workers, worthwhile
 from lm.errors import ConfigError, DataError
 
 EOS = b"<eos>"
-_COUNTED_BYTES = 1 << 20
+_COUNTED_BYTES = 1 << 22
 _CUT = Cut(re.compile(rb"(?<=[ \t\n\r\v\f])"), forced=False)
 _TOKEN = re.compile(rb"\n|[^ \t\n\r\v\f]+")
 _FIRST = re.compile(rb"[ \t\r\v\f]*(?:\n|[^ \t\n\r\v\f]+)")
