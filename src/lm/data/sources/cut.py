@@ -76,9 +76,9 @@ def _by_file(
     """Whole files, by the sizes that they have on the disk; each split gets one at least."""
     splits: list[tuple[Document, ...]] = []
     end = len(documents)
-    for fraction in reversed(fractions):
+    for before, fraction in reversed(list(enumerate(fractions, 1))):  # splits that need a file too
         begin = end - 1
-        while begin > 0 and sum(sizes[begin:end]) < fraction * sum(sizes):
+        while begin > before and sum(sizes[begin:end]) < fraction * sum(sizes):
             begin -= 1
         splits.insert(0, tuple(documents[max(begin, 0) : end]))
         end = begin
