@@ -14,7 +14,7 @@ import numpy as np
 
 from lm.data.batch import BatchEncoder
 from lm.data.frames import DONE, FAILED, REFUSED, Frames, read_frames, write_frames
-from lm.data.tokenizers.word import split_words
+from lm.data.tokenizers.word_counts import split_words
 from lm.errors import LmError
 
 Task = Callable[[Frames], Frames]

@@ -17,6 +17,7 @@ from lm.data.corpus import Document
 from lm.data.pieces import Cut, pieces
 from lm.data.survey import size
 from lm.data.tokenizers.base import FORMAT, Tokenizer, TokenizerConfig, printable
+from lm.data.tokenizers.remembered import RememberedWords
 
 logger = logging.getLogger(__name__)
 
@@ -39,14 +40,6 @@ PATTERN = (
 LONGEST_LEARNED = 256
 # No part goes on from a letter or digit to a space or newline, and none looks across there.
 _CUT = Cut(re.compile(rb"(?<=[0-9A-Za-z])(?=[ \n])"), utf8=True, after_newline=False)
-# In ASCII there are more such places: a part ends after letters when no letter follows, after
-# digits when no digit does, and before a space unless whitespace comes before it. So a text is
-# mostly words that were met before, whose tokens are remembered: some 50 MB of them.
-_REMEMBERED, _LONGEST_REMEMBERED = 1 << 18, 64
-_CODES = np.arange(256)
-_ASCII, _VISIBLE, _SPACE = _CODES < 0x80, np.isin(_CODES, np.arange(0x21, 0x7F)), _CODES == 0x20
-_LETTER = _ASCII & [chr(code).isalpha() for code in range(256)]
-_DIGIT = _ASCII & [chr(code).isdigit() for code in range(256)]
 
 
 def _byte_alphabet() -> dict[str, int]:
@@ -82,7 +75,7 @@ class BpeTokenizer(Tokenizer):
             self._bytes[token_id] = bytes([_BYTES[c] for c in token])
         self._lengths = np.array([len(token) for token in self._bytes], np.int64)
         self._library = _library(ids, merges)
-        self._remembered: dict[bytes, bytes] = {}
+        self._words = RememberedWords(self._library)
 
     @property
     def vocab_size(self) -> int:
@@ -92,25 +85,7 @@ class BpeTokenizer(Tokenizer):
         return self.encode_all([text])[0]
 
     def encode_all(self, texts: Sequence[bytes]) -> list[NDArray[np.int64]]:
-        divided = [_words(text) for text in texts]
-        known = self._known(set().union(*divided))
-        joined = [b"".join(map(known.__getitem__, words)) for words in divided]
-        return [np.frombuffer(raw, "<u4").astype(np.int64) for raw in joined]
-
-    def _known(self, words: set[bytes]) -> dict[bytes, bytes]:
-        """At least these words, with their ids as little-endian uint32."""
-        if len(self._remembered) > _REMEMBERED:
-            self._remembered = {}
-        known = self._remembered
-        new = [word for word in words if word not in known]
-        decoded = [word.decode() for word in new]
-        encodings = self._library.encode_batch_fast(decoded, add_special_tokens=False)
-        ids = [np.array(encoding.ids, "<u4").tobytes() for encoding in encodings]
-        found = dict(zip(new, ids, strict=True))
-        if any(len(word) > _LONGEST_REMEMBERED for word in new):
-            return known | found
-        known |= found
-        return known
+        return self._words.encode_all(texts)
 
     def spans(self, text: bytes, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         ends = np.cumsum(self._lengths[ids])
@@ -124,17 +99,6 @@ class BpeTokenizer(Tokenizer):
 
     def to_json(self) -> dict[str, object]:
         return {"format": FORMAT, "kind": self.kind, "tokenizer": self.data}
-
-
-def _words(text: bytes) -> list[bytes]:
-    """The text in parts that are encoded as by themselves, most of them a word."""
-    codes = np.frombuffer(text, np.uint8)
-    before, after = codes[:-1], codes[1:]
-    ends = _LETTER[before] & (_ASCII & ~_LETTER)[after]
-    ends |= _DIGIT[before] & (_ASCII & ~_DIGIT)[after]
-    ends |= _VISIBLE[before] & _SPACE[after]
-    places = (np.flatnonzero(ends) + 1).tolist()
-    return [text[start:end] for start, end in zip([0, *places], [*places, len(text)], strict=True)]
 
 
 def bpe_from_json(data: dict[str, object]) -> BpeTokenizer:

@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -12,14 +12,11 @@ from numpy.typing import NDArray
 
 from lm import checks
 from lm.data.corpus import Document
-from lm.data.pieces import WHITESPACE, Cut, pieces
+from lm.data.pieces import WHITESPACE, Cut
 from lm.data.tokenizers.base import FORMAT, Tokenizer, TokenizerConfig, printable
-from lm.data.tokenizers.counting import WordCounter
-from lm.data.workers import Workers, worthwhile
+from lm.data.tokenizers.word_counts import EOS, ranked_words, split_words
 from lm.errors import ConfigError, DataError
 
-EOS = b"<eos>"
-_COUNTED_BYTES = 1 << 22
 _CUT = Cut(re.compile(rb"(?<=[ \t\n\r\v\f])"), forced=False)
 _TOKEN = re.compile(rb"\n|[^ \t\n\r\v\f]+")
 _FIRST = re.compile(rb"[ \t\r\v\f]*(?:\n|[^ \t\n\r\v\f]+)")
@@ -119,7 +116,7 @@ class WordTokenizer(Tokenizer):
         }
 
     def extended(self, documents: Sequence[Document]) -> "WordTokenizer":
-        frequent = _ranked(documents, self.min_count, None, [])
+        frequent = ranked_words(documents, _CUT, self.min_count, None, [])
         known = set(self.words)
         new = [word for word in frequent if word not in known]
         return WordTokenizer(self.words + new, self.unknown, self.min_count)
@@ -191,7 +188,9 @@ class WordConfig(TokenizerConfig):
         unknown = _raw(self.unknown)
         if self.vocabulary is not None:
             return _listed(Path(self.vocabulary), unknown)
-        words = _ranked(documents, self.min_count, self.max_size, [EOS, unknown], workers)
+        words = ranked_words(
+            documents, _CUT, self.min_count, self.max_size, [EOS, unknown], workers
+        )
         return WordTokenizer(words, unknown, self.min_count)
 
     def identity(self) -> dict[str, object]:
@@ -220,42 +219,6 @@ def _read(path: Path) -> bytes:
         raise DataError(
             f"cannot read tokenizer.vocabulary {path}: {error.strerror}", "Check the path."
         ) from error
-
-
-def _ranked(
-    documents: Sequence[Document],
-    min_count: int,
-    max_size: int | None,
-    always: Sequence[bytes],
-    workers: int | None = 1,
-) -> list[bytes]:
-    with WordCounter() as counter:
-        stream = (piece.text for piece in pieces(documents, _CUT, "count words"))
-        processes = worthwhile(documents, workers)
-        if processes == 1:
-            for text in stream:
-                counter.update(split_words(text))
-        else:
-            with Workers(processes, b"count words", []) as counting:
-                for words, counts in counting.map(_jobs(stream)):
-                    counter.add(words.split(), np.frombuffer(counts, "<i8").tolist())
-        return counter.ranked(min_count, max_size, dict.fromkeys(always, 0))
-
-
-def _jobs(texts: Iterable[bytes]) -> Iterator[list[bytes]]:
-    """Texts put together: the longer they are, the fewer different words."""
-    held: list[bytes] = []
-    for text in texts:
-        held.append(text)
-        if sum(map(len, held)) >= _COUNTED_BYTES:
-            yield [b" ".join(held)]
-            held = []
-    if held:
-        yield [b" ".join(held)]
-
-
-def split_words(text: bytes) -> list[bytes]:
-    return text.replace(b"\n", b" %b " % EOS).split()
 
 
 def _text(word: bytes) -> str:
