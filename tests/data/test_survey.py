@@ -1,5 +1,6 @@
 """What is in a text is read once, and never believed of another."""
 
+import gzip
 import os
 import time
 from pathlib import Path
@@ -98,3 +99,19 @@ def test_the_length_of_json_is_that_of_its_documents(
     documents = [Document(path, form=form_of(path, "text"))]
     assert size(documents) == size(documents) == len(b"abc\n\n")
     assert len(seen) == 1
+
+
+def test_a_large_compressed_text_that_is_known_is_not_unpacked(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its length is wanted too, which only unpacking tells; another process begins at once."""
+    packed = text.with_suffix(".gz")
+    packed.write_bytes(gzip.compress(b"some text"))
+    corpus = Corpus("x", (Document(packed, form=form_of(packed, None)),), (), ())
+    store = prepare(corpus, ByteConfig(), Unit.stream, tmp_path, splits=["train"]).stores["train"]
+    assert bytes(store[:].tolist()) == b"some text"
+    survey_module._surveyed.clear()
+    seen = reads(monkeypatch)
+    prepare(corpus, ByteConfig(), Unit.stream, tmp_path, splits=["train"])
+    assert size(corpus.train) == 9
+    assert seen == []

@@ -17,7 +17,7 @@ from lm.data.corpus import SPLITS, Corpus, Document, Unit
 from lm.data.encoder import ChangedError, Split
 from lm.data.encoding import encode_split
 from lm.data.store import TokenStore
-from lm.data.survey import forget, size, survey
+from lm.data.survey import forget, survey
 from lm.data.tokenizers import Tokenizer, TokenizerConfig, load_tokenizer, save_tokenizer
 from lm.data.truth_reader import content_of
 from lm.errors import CheckpointError, DataError
@@ -65,10 +65,12 @@ def prepare(
         StorageError: the cache cannot be written.
     """
     surveys = cache / "surveys"
+    hashes = {}
     for name in splits:
-        if size(corpus.split(name)) == 0:
+        found = survey(corpus.split(name), surveys)
+        if found.num_bytes == 0:
             raise DataError(f"{corpus.describe(name)} is empty", "Give it some text.")
-    hashes = {name: survey(corpus.split(name), surveys).content for name in splits}
+        hashes[name] = found.content
     if isinstance(tokenizer, TokenizerConfig):
         train_hash = hashes.get("train") or survey(corpus.train, surveys).content
         tokenizer = _trained(tokenizer, corpus.train, train_hash, cache / "tokenizers", workers)
@@ -77,11 +79,11 @@ def prepare(
         label = f"the {name} split of {corpus.name}"
         split = Split(label, corpus.describe(name), corpus.split(name), content)
         try:
-            stores[name], found = _stored(split, tokenizer, unit, cache / "tokens", workers)
+            stores[name], known = _stored(split, tokenizer, unit, cache / "tokens", workers)
         except ChangedError:
             forget(split.documents, surveys)
             raise
-        if not found:
+        if not known:
             encoded.append(name)
     return Prepared(tokenizer, stores, tuple(encoded))
 

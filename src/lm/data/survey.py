@@ -46,7 +46,7 @@ class _Files(NamedTuple):
 
 
 _surveyed: dict[str, Survey] = {}
-"""Of texts whose length only reading tells."""
+"""Of texts whose length only reading tells, and of those that are remembered."""
 
 
 def size(documents: Sequence[Document]) -> int:
@@ -75,8 +75,10 @@ def survey(documents: Sequence[Document], memory: Path | None = None) -> Survey:
     """
     files = _look_at(documents)
     path = None if memory is None else memory / f"{files.identity}.json"
-    known = _surveyed.get(files.identity) or _remembered(path)
-    if known is not None:
+    if (known := _surveyed.get(files.identity)) is not None:
+        return known
+    if (known := _remembered(path)) is not None:
+        _surveyed[files.identity] = known
         return known
     settled = time.time() - files.changed > _SETTLED_SECONDS
     found = _read(documents, files.num_bytes)
