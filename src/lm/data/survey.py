@@ -82,12 +82,13 @@ def survey(documents: Sequence[Document], memory: Path | None = None) -> Survey:
         return known
     settled = time.time() - files.changed > _SETTLED_SECONDS
     found = _read(documents, files.num_bytes)
-    if _look_at(documents) != files:
+    packed = any(document.size is None for document in documents)
+    if _look_at(documents) != files or (not packed and found.num_bytes != files.num_bytes):
         raise DataError(
-            f"{documents[0].path} or a file read with it changed meanwhile",
+            f"{documents[0].path}, or a file of the same split, changed while they were read",
             "Start again when nothing writes to them.",
         )
-    if any(document.size is None for document in documents):
+    if packed:
         _surveyed[files.identity] = found
     if path is not None and settled and files.num_bytes >= REMEMBERED_BYTES:
         with storage_errors(f"write {path}"):
