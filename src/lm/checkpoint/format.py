@@ -23,7 +23,8 @@ from torch import Tensor
 from lm.checkpoint.tensors import Rows, take_part, write_tensors
 from lm.errors import CheckpointError, NumericError
 from lm.runtime.files import folder_atomically, sha256, storage_errors, sync
-from lm.runtime.untrusted import REMEDY, contained, read_json_object, read_tensors, read_text
+from lm.runtime.untrusted import REMEDY, contained, read_json_object, read_text
+from lm.runtime.untrusted_tensors import read_tensors
 
 FORMAT = 1
 MANIFEST = "manifest.json"

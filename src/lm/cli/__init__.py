@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from lm import __version__
 
 VERBS = {
+    "prepare": "turn text files into tokens by all cores, for lm train to find: data= tokenizer=",
     "train": "train a model, continue a run (resume=), or start from its weights (init_from=)",
     "reproduce": "run a published result and compare: lm reproduce NAME, or --list",
     "verify-resume": "interrupt a run of your configuration, continue it, compare every bit",
@@ -57,6 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"lm: error: no verb {verb!r}{hint}\n  Verbs: {', '.join(VERBS)}.\n")
         return 2
     return _run(verb, rest)
+
+
+def prepare() -> int:
+    """`lm-prepare`."""
+    return _run("prepare", sys.argv[1:])
 
 
 def train() -> int:

@@ -12,6 +12,7 @@ INTERRUPTED = 130
 BROKEN_PIPE = 141
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
 _LESS_MEMORY = {
+    "prepare": "Lower workers, tokenizer.max_size or tokenizer.sample_bytes.",
     "evaluate": "Lower window, streams or cache.window, or use another runtime.device.",
     "export": "Free some memory: the weights have to fit several times.",
     "generate": "Lower num_samples, or use another runtime.device.",

@@ -120,7 +120,11 @@ class Start:
         for note in self.corpus.notes:
             log.info("%s: %s", self.corpus.name, note)
         prepared = prepare(
-            self.corpus, self.tokenizer, config.data.unit, config.runtime.cache_folder()
+            self.corpus,
+            self.tokenizer,
+            config.data.unit,
+            config.runtime.cache_folder(),
+            workers=config.runtime.threads,
         )
         for split in ("valid", "test"):
             check_evaluable(prepared.stores[split], self.corpus.describe(split))

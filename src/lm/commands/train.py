@@ -285,6 +285,8 @@ def standing(trainer: Trainer) -> dict[str, object]:
 def finish(trainer: Trainer, start: Start, reason: str) -> None:
     """Evaluate the best checkpoint exactly, record it, and say what to try next."""
     trainer.console.close()
+    for store in (trainer.streams.store, trainer.valid, trainer.test):
+        store.settle()
     config, progress, directory = trainer.config, trainer.progress, trainer.directory
     final: dict[str, float] = {}
     facts: dict[str, object] = {"reason": reason, "metrics": final}

@@ -12,7 +12,8 @@ from lm.checkpoint.tensors import Rows
 from lm.errors import CheckpointError, NumericError
 from lm.models.base import State
 from lm.models.vocabulary_parallel import is_split, own_tensors, split_names
-from lm.runtime.untrusted import REMEDY, as_count, as_object, check_tensors
+from lm.runtime.untrusted import REMEDY, as_count, as_object
+from lm.runtime.untrusted_tensors import check_tensors
 from lm.training.identity import compare_identity
 from lm.training.progress import Progress
 from lm.training.run import Run

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from lm.errors import CheckpointError
-from lm.runtime.untrusted import REMEDY, check_tensors
+from lm.runtime.untrusted import REMEDY
+from lm.runtime.untrusted_tensors import check_tensors
 
 _FIELDS = (
     *("nats", "tokens", "norm", "largest_norm", "clipped", "good"),

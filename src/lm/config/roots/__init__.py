@@ -8,6 +8,7 @@ from lm.config.roots.export import ExportConfig
 from lm.config.roots.generate import GenerateConfig
 from lm.config.roots.import_ import ImportConfig
 from lm.config.roots.inspect import InspectConfig
+from lm.config.roots.prepare import PrepareConfig
 from lm.config.roots.score import ScoreConfig
 from lm.config.roots.training import (
     Interruption,
@@ -25,6 +26,7 @@ __all__ = [
     "ImportConfig",
     "InspectConfig",
     "Interruption",
+    "PrepareConfig",
     "ReproduceConfig",
     "ScoreConfig",
     "TrainConfig",
@@ -32,6 +34,7 @@ __all__ = [
 ]
 
 ROOTS: dict[str, type[Any]] = {
+    "prepare": PrepareConfig,
     "train": TrainConfig,
     "reproduce": ReproduceConfig,
     "verify-resume": VerifyResumeConfig,
