@@ -39,7 +39,8 @@ usage: lm <verb> [group=option] [field=value] …
 
 exit codes: 0 done · 2 configuration · 3 data · 4 checkpoint · 5 non-finite training ·
             6 storage · 7 out of memory · 8 a check failed (reproduction, resume, audit, export) ·
-            75 stopped by a signal, saved if there was anything to save
+            9 another process of the run was lost · 75 stopped by a signal, saved if there was
+            anything to save
 LM_TRACEBACK=1 shows where an error comes from.
 """
 
