@@ -13,7 +13,7 @@ from together import all_of, together
 from torch import Tensor
 
 from lm.checkpoint import Checkpoint
-from lm.errors import DataError, ProcessError, Stopped
+from lm.errors import ConfigError, DataError, ProcessError, Stopped
 from lm.evaluation import evaluate
 from lm.models.dropout import DropoutConfig
 from lm.models.penalties import PenaltyConfig
@@ -22,6 +22,8 @@ from lm.optim.averaging import AverageKind, AveragingConfig
 from lm.runtime.choices import Choices
 from lm.runtime.processes import Processes
 from lm.training.communication import CommunicationConfig, PowerSGD, WireType
+from lm.training.config import TrainerConfig
+from lm.training.local_steps import LocalSteps
 from lm.training.loop import Trainer
 from lm.training.snapshot import restore
 
@@ -202,6 +204,55 @@ def test_what_powersgd_keeps_survives_a_stop(tmp_path: Path) -> None:
     made.steps = 14
     trainers = train(made, "interrupted", 4)
     assert max(difference(trainer, trainers[0]) for trainer in trainers) == 0.0
+
+
+def test_local_steps_average_and_the_outer_optimiser_moves() -> None:
+    """Two rounds against DiLoCo's algorithm 1 by hand."""
+    config = CommunicationConfig(local_steps=2, outer_lr=0.7, outer_momentum=0.9)
+    moves = torch.tensor([[[1.0, 2.0], [3.0, -4.0]], [[0.5, 0.0], [-1.5, 2.0]]])  # [round, rank]
+
+    def work(processes: Processes) -> tuple[Tensor, Tensor]:
+        parameter = torch.nn.Parameter(torch.tensor([10.0, 20.0]))
+        momentum = torch.full((2,), float(processes.rank))
+        local = LocalSteps(processes, {"w": parameter}, config, [0.25, 0.75][processes.rank])
+        assert [local.apart(step) for step in (0, 1)] == [True, True]
+        assert [local.due(step) for step in range(4)] == [False, True, False, True]
+        for move in moves:
+            local.begin()
+            parameter.data += move[processes.rank]
+            local.begin()  # the round has begun
+            local.come_together([momentum])
+        return parameter.data, momentum
+
+    want, velocity = torch.tensor([10.0, 20.0]), torch.zeros(2)
+    for first, second in moves:
+        gradient = -(0.25 * first + 0.75 * second)
+        velocity = 0.9 * velocity + gradient
+        want = want - 0.7 * (gradient + 0.9 * velocity)
+    for found, momentum in all_of(together(2, work)):
+        assert torch.allclose(found, want, atol=1e-5)
+        assert torch.allclose(momentum, torch.full((2,), 0.75))
+
+
+def test_rounds_of_local_steps_train_nearly_the_same_and_resume_exactly(tmp_path: Path) -> None:
+    made = recipe(tmp_path / "x", steps=24, optim=SGD(lr=0.05, momentum=0.5))
+    made.trainer |= {"log_every": 4, "save_every": 8, "valid_every": 12}
+    (alone,) = train(made, "1", 1)
+    start = made.build("start").model.tensors()
+    way = max((t - start[n]).abs().max().item() for n, t in alone.model.tensors().items())
+    made.trainer["communication"] = CommunicationConfig(local_steps=4, outer_momentum=0.1)
+    straight, other = train(made, "straight", 2)
+    assert difference(straight, other) == 0.0
+    assert 0 < difference(straight, alone) < 0.2 * way
+    assert straight.progress.tokens == alone.progress.tokens
+    for made.steps in (8, 24):
+        interrupted, _ = train(made, "interrupted", 2)
+    assert difference(interrupted, straight) == 0.0
+
+
+def test_an_interval_within_a_round_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"trainer.log_every=20 is no multiple of .*=8"):
+        TrainerConfig(communication=CommunicationConfig(local_steps=8))
 
 
 def built(changes: dict[str, Any]) -> dict[str, Any]:

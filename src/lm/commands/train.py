@@ -188,6 +188,7 @@ def check_split(config: TrainConfig) -> None:
     """
     refused = {
         "trainer.clip.adaptive": config.trainer.clip.adaptive is not None,
+        "trainer.communication.local_steps": config.trainer.communication.local_steps > 1,
         "trainer.save_in_background": config.trainer.save_in_background,
         "extend_vocabulary": config.extend_vocabulary,
         "trainer.inspect_every": config.trainer.inspect_every is not None,

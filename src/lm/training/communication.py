@@ -38,10 +38,20 @@ class CommunicationConfig:
     Attributes:
         dtype: of gradients on their way: `fp32`, or `bf16`, which rounds them.
         powersgd_rank: r of PowerSGD, which sends matrices as two factors of r columns; None is off.
+        local_steps: H: steps that each process makes by itself before weights are averaged; 1 is
+            none.
+        local_after: step from which on.
+        outer_lr: rate of the outer optimiser, whose gradient is the change over H steps; 1 with no
+            momentum takes the average.
+        outer_momentum: its Nesterov momentum.
     """
 
     dtype: WireType = WireType.fp32
     powersgd_rank: int | None = None
+    local_steps: int = 1
+    local_after: int = 0
+    outer_lr: float = 1.0
+    outer_momentum: float = 0.0
 
     def __post_init__(self) -> None:
         checks.at_least("trainer.communication.powersgd_rank", self.powersgd_rank, 1)
@@ -50,6 +60,21 @@ class CommunicationConfig:
             raise ConfigError(
                 "trainer.communication.dtype=bf16 and powersgd_rank exclude each other",
                 "Set trainer.communication.dtype=fp32.",
+            )
+        checks.at_least("trainer.communication.local_steps", self.local_steps, 1)
+        checks.at_least("trainer.communication.local_after", self.local_after, 0)
+        checks.positive("trainer.communication.outer_lr", self.outer_lr)
+        checks.fraction("trainer.communication.outer_momentum", self.outer_momentum)
+        if self.local_steps == 1:
+            checks.no_effect(
+                "trainer.communication", self, ("local_after", "outer_lr", "outer_momentum"),
+                "local_steps=1 averages nothing", "Set trainer.communication.local_steps",
+            )  # fmt: skip
+        elif self.powersgd_rank is not None or self.dtype is not WireType.fp32:
+            raise ConfigError(
+                f"trainer.communication.local_steps={self.local_steps} sends weights, and those as"
+                " they are",
+                "Drop trainer.communication.powersgd_rank and dtype.",
             )
 
 

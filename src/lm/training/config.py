@@ -90,9 +90,26 @@ class TrainerConfig:
                 f"{self.batch_size}: each pass needs a stream",
                 "Set a smaller trainer.accumulate.",
             )
+        self._check_rounds()
         limits = (self.max_epochs, self.max_steps, self.max_tokens, self.max_seconds)
         if all(limit is None for limit in limits):
             raise ConfigError(
                 "the run has no end: every trainer.max_* is null",
                 "Set trainer.max_epochs, max_steps, max_tokens or max_seconds.",
             )
+
+    def _check_rounds(self) -> None:
+        """What needs all processes alike can happen between two rounds of local steps only.
+
+        Raises:
+            ConfigError: an interval that ends within a round.
+        """
+        steps = self.communication.local_steps
+        for name in ("log_every", "valid_every", "save_every", "inspect_every"):
+            every = getattr(self, name)
+            if every is not None and every % steps:
+                raise ConfigError(
+                    f"trainer.{name}={every} is no multiple of trainer.communication.local_steps="
+                    f"{steps}",
+                    f"Set trainer.{name}={-(-every // steps) * steps}.",
+                )

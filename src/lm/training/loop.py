@@ -31,8 +31,13 @@ class _AbandonedError(Exception):
 
 @dataclass(slots=True)
 class Trainer(Run):
-    """The loop over a run."""
+    """The loop over a run.
 
+    Attributes:
+        apart: the processes are in the middle of a round of steps by themselves.
+    """
+
+    apart: bool = False
     clock: float = 0.0
     logged_at: float = 0.0
     logged_tokens: int = 0
@@ -51,11 +56,13 @@ class Trainer(Run):
         self.check_alike()
         if self.evaluate_if_due():  # a stop abandoned it; resuming repeats it
             self.save()
-        while (reason := self.limits.reached(progress)) is None:
+        while self.apart or (reason := self.limits.reached(progress)) is None:
             length = self.windows.length(progress.step)
             window = self.streams.window(progress.position, length)
             with self.inspected_if_due(window):
                 self.train(window)
+            if self.apart:
+                continue
             self.agree()
             if progress.step % config.log_every == 0:
                 self.log()
@@ -87,7 +94,20 @@ class Trainer(Run):
         if progress.position == 0:
             self.state = None
         self.console.advance(progress.tokens - before)
+        self.end_round_if_due()
         self.tick()
+
+    def end_round_if_due(self) -> None:
+        """After steps that each process made by itself: all come together, or are still apart.
+
+        At the end of an epoch and of the run they do so in any case.
+        """
+        step = self.progress.step - 1
+        self.apart = self.local.apart(step)
+        ends = self.progress.position == 0 or self.progress.step == self.limits.total_steps
+        if self.apart and (ends or self.local.due(step)):
+            self.come_together()
+            self.apart = False
 
     def agree(self) -> None:
         """Let every process see the same signals and the same clock."""

@@ -1,7 +1,7 @@
 """A run in memory: its parts, where it stands, and the logs it writes."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -22,6 +22,7 @@ from lm.training.config import TrainerConfig
 from lm.training.console import Console
 from lm.training.exchange import Exchange
 from lm.training.graphed import GraphedStep, graphed_where_possible
+from lm.training.local_steps import LocalSteps
 from lm.training.progress import Limits, Progress
 from lm.training.saver import Saver
 from lm.training.signals import StopFlag
@@ -63,6 +64,8 @@ class Run:
     averages: Averages = field(init=False)
     outliers: Outliers = field(init=False)
     exchange: Exchange = field(init=False)
+    local: LocalSteps = field(init=False)
+    come_together: Callable[[], None] = field(init=False)
     train_step: TrainStep | GraphedStep = field(init=False)
     saver: Saver = field(init=False)
     writer: MetricsWriter = field(init=False)
@@ -84,7 +87,8 @@ class Run:
             processes=self.processes,
             communication=self.config.communication,
         )
-        self.exchange = step.exchange
+        self.exchange, self.local = step.exchange, step.local
+        self.come_together = step.come_together
         self.averages, self.outliers = step.averages, step.outliers
         self.train_step = graphed_where_possible(step)
         self.saver = Saver(

@@ -59,10 +59,14 @@ def capture(run: Run) -> Checkpoint:
 
 
 def _unsent(run: Run) -> tuple[dict[str, Tensor], dict[str, Rows]]:
-    """What compression has kept back: a factor for all, and an error [P, m, n], one of each."""
+    """What the exchange between processes has to remember.
+
+    Of compression a factor for all, and an error [P, m, n], one of each process; of local steps the
+    outer optimiser's velocity.
+    """
     powersgd, size = run.exchange.powersgd, run.processes.size
     if powersgd is None:
-        return {}, {}
+        return {f"exchange/velocity/{name}": v for name, v in run.local.velocity.items()}, {}
     tensors = {f"exchange/factor/{name}": factor for name, factor in powersgd.factors.items()}
     rows = {}
     for name, error in powersgd.errors.items():
@@ -127,20 +131,23 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     run.optimizers.load_state(parts["optimizer"], optimizer)
     run.schedule.load(as_object(state.get("schedule"), "state.schedule"))
     run.statistics.load(parts["statistics"])
+    kept = _by_kind(parts["exchange"])
     if run.exchange.powersgd is not None:
-        run.exchange.powersgd.load(*_factors_and_errors(parts["exchange"]))
+        run.exchange.powersgd.load(kept["factor"], kept["error"])
+    run.local.load(kept["velocity"])
     run.state = _recurrent_state(run, progress, parts["state"])
     run.progress = progress
 
 
-def _factors_and_errors(
-    tensors: dict[str, Tensor],
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    kinds: dict[str, dict[str, Tensor]] = {"factor": {}, "error": {}}
+def _by_kind(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """What `_unsent` gave, by kind and name."""
+    kinds: dict[str, dict[str, Tensor]] = {"factor": {}, "error": {}, "velocity": {}}
     for whole, tensor in tensors.items():
         kind, _, name = whole.partition("/")
-        kinds.setdefault(kind, {})[name] = tensor
-    return kinds["factor"], kinds["error"]
+        if kind not in kinds:
+            raise CheckpointError(f"the checkpoint holds the unknown exchange/{whole}", REMEDY)
+        kinds[kind][name] = tensor
+    return kinds
 
 
 def _progress(run: Run, state: dict[str, Any]) -> Progress:
