@@ -74,12 +74,17 @@ class Leader:
 
 
 def follow(processes: Processes) -> int:
-    """Do with the first process what it does; it speaks for all."""
+    """Do with the first process what it does; it speaks for all.
+
+    Returns:
+        the exit code: 0 where the first one has a failure to end with, which the agent would cut
+        short if this process ended so before.
+    """
     code = 0
     for number in itertools.count():
         said = processes.messages.await_(f"job/{number}", of=0)
         if "end" in said:
-            return code or int(said["end"])
+            return 0 if said["end"] else code
         try:
             run_job("train", taken_over(said, processes.of_job(number)))
         except (Exception, Stopped) as error:

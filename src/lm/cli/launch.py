@@ -30,9 +30,9 @@ from lm import config
 from lm.cli.flags import read_flags, runs_jobs
 from lm.cli.jobs import Leader, follow, run_job
 from lm.cli.report import report
-from lm.errors import ConfigError
+from lm.errors import ConfigError, Stopped
 from lm.runtime.files import storage_errors
-from lm.runtime.joining import joined, started_by_torchrun
+from lm.runtime.joining import joined, restarts_failures, started_by_torchrun
 from lm.runtime.processes import ALONE, Processes
 
 MULTIRUN = "multirun.yaml"
@@ -73,8 +73,14 @@ def launch(verb: str, arguments: Sequence[str]) -> int:
         if not processes.first:
             return follow(processes)
         leader = Leader(processes)
-        with leader.leading():
-            return _launch(verb, arguments, leader=leader)
+        try:
+            with leader.leading():
+                return _launch(verb, arguments, leader=leader)
+        except Stopped as stopped:
+            if not restarts_failures():
+                raise
+            report(stopped)
+            return 0  # with another code torchrun would start the run again
 
 
 def _launch(

@@ -30,6 +30,11 @@ def started_by_torchrun() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
+def restarts_failures() -> bool:
+    """Whether the agent starts the processes again when one ends with another code than 0."""
+    return os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
+
+
 @contextmanager
 def joined() -> Iterator[Processes]:
     """The processes that were started together, of which this is one.

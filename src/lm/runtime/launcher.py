@@ -11,8 +11,7 @@ from pathlib import Path
 from lm.errors import ProcessError
 
 _SIGNALS = "SIGTERM,SIGINT,SIGUSR1"
-# How long a process may take to save after the agent has told it to stop.
-GRACE_SECONDS = 30
+_AGENT = "torch.distributed.elastic"
 
 
 def run_processes(command: Sequence[str], *, count: int, restarts: int) -> ProcessError | None:
@@ -74,10 +73,12 @@ def _environment(count: int) -> Iterator[None]:
 @contextmanager
 def _quiet_agent() -> Iterator[None]:
     """The agent's own log says what we say in the user's terms."""
-    logger = logging.getLogger("torch.distributed.elastic")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
+    names = [name for name in logging.root.manager.loggerDict if name.startswith(_AGENT)]
+    levels = {logging.getLogger(name): logging.getLogger(name).level for name in names}
+    for logger in levels:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)
