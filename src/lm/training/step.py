@@ -132,9 +132,7 @@ class TrainStep:
         apart = self.local.apart(noise.step)
         if apart:
             self.local.begin()
-        objective, nats, new_state = self._accumulate(
-            tokens, targets, state, noise, resets, apart=apart
-        )
+        objective, nats, new_state = self._accumulate(tokens, targets, state, noise, resets)
         norms = clip_gradients(self.parameters, self.clip, self._whole_norms)
         bad = ~(norms.finite & torch.isfinite(objective))
         if self.clip.off:
@@ -175,14 +173,13 @@ class TrainStep:
         state: State | None,
         noise: Noise,
         resets: Tensor | None,
-        *,
-        apart: bool,
     ) -> tuple[Tensor, Tensor, State]:
         """Forward and backward over all slices: the objective, its Σ nats, the new state.
 
         The first two are of all streams, as the gradients are, or of our own where the processes
         are apart; the state is of our own.
         """
+        apart = self.local.apart(noise.step)
         whole = len(self.own) if apart else self.num_streams
         sums = torch.zeros(2, dtype=self.statistics.sums["nats"].dtype, device=tokens.device)
         states = []
