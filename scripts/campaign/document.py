@@ -5,8 +5,13 @@ from pathlib import Path
 
 from campaign.records import Record, load
 
-LATER = "R4, R12, S2, S6, S7, N5 and the part of L1 that runs under torchrun"
 FAMILIES = "RDCSNILX"
+SECONDS = (
+    ("recovery_seconds", "from resuming to beyond the fault's step", 2),
+    ("restart_seconds", "from kill -9 of one of two processes to beyond its step, restarted", 1),
+    ("leaving_seconds", "from a second SIGINT to the end", 2),
+    ("standstill_seconds", "to the end of a job of which one process stands still, waiting 3", 1),
+)
 EXECUTED = "payloads not executed"
 
 
@@ -48,19 +53,21 @@ def _figures(rows: dict[str, Record], costs: Record) -> Iterator[str]:
             yield f"| payloads executed | {tried - held:,} of {tried:,} |"
         else:
             yield f"| {figure} | {held:,} of {tried:,} |"
-    for name, title, digits in (
-        ("recovery_seconds", "seconds from resuming to beyond the fault's step, median, p99", 2),
-        ("leaving_seconds", "seconds from a second SIGINT to the end, median, p99", 2),
-    ):
+    for name, title, digits in SECONDS:
         found = [row["measures"][name] for row in rows.values() if name in row.get("measures", {})]
         if found:
             middle = max(found, key=lambda measured: measured["count"])
-            yield f"| {title} | {middle['p50']:.{digits}f}, {middle['p99']:.{digits}f} |"
+            p50, p99 = (f"{middle[key]:.{digits}f}" for key in ("p50", "p99"))
+            yield f"| seconds {title}, median, p99 | {p50}, {p99} |"
     lost = [
         (row["measures"]["steps_lost"]["max"], key)
         for key, row in rows.items()
         if "steps_lost" in row.get("measures", {})
     ]
+    for row in rows.values():
+        if "elastic_difference" in row.get("measures", {}):
+            most = row["measures"]["elastic_difference"]["max"]
+            yield f"| a weight's largest difference after other numbers of processes | {most:.1e} |"
     if lost:
         most, key = max(lost)
         yield f"| most steps done again after kill -9, saving every 7 ({key}) | {most:.0f} |"
@@ -74,8 +81,6 @@ def _figures(rows: dict[str, Record], costs: Record) -> Iterator[str]:
 def _rows(rows: dict[str, Record]) -> Iterator[str]:
     yield from (
         "## Rows",
-        "",
-        f"Rows of several processes ({LATER}) arrive with them.",
         "",
         "| | fault | what must hold | held |",
         "|---|---|---|--:|",

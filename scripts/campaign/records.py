@@ -38,7 +38,7 @@ def run(keys: Sequence[str], place: Path, folder: Path, *, few: bool, seed: int)
     held = True
     for key in keys or ROWS:
         entry = ROWS[key]
-        times = entry.few if few else entry.full
+        times = (few and entry.few) or entry.full
         sys.stderr.write(f"{key} x {times}: {entry.fault}\n")
         (place / key).mkdir()
         try:

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from importlib.metadata import version
@@ -138,8 +138,13 @@ class RunDirectory:
             write_atomically(self.path / "config.yaml", config.encode())
             listed = "".join(f"- {json.dumps(item, ensure_ascii=False)}\n" for item in overrides)
             write_atomically(self.path / "overrides.yaml", (listed or "[]\n").encode())
-            facts = json.dumps({**machine, **_environment()}, indent=1)
-            write_atomically(self.path / "environment.json", facts.encode())
+        self.note_environment({**machine, **_environment()})
+
+    def note_environment(self, facts: Mapping[str, object]) -> None:
+        """Write where the run takes place, or the part of it that is known."""
+        with storage_errors(f"write {self.path}"):
+            content = json.dumps(facts, indent=1)
+            write_atomically(self.path / "environment.json", content.encode())
 
     def forget_metrics(self) -> None:
         """Take away what was logged by a run that begins anew here."""

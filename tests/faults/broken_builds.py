@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import broken_processes
 import torch
 from hydra.core.config_store import ConfigStore
 from pytest import MonkeyPatch  # noqa: PT013
@@ -205,6 +206,34 @@ BUILDS: dict[str, Build] = {
         "I1b", without_looking_at_the_ids, only="an id beyond the vocabulary", times=1
     ),
     "a run's directory is not locked": Build("I5", without_a_lock, times=1),
+    "gradients are not exchanged": Build(
+        "R12", broken_processes.without_exchanging_gradients, times=1
+    ),
+    "only the first process's streams are saved": Build(
+        "R12", broken_processes.without_the_others_streams, times=1
+    ),
+    "masks are those of a process's own streams": Build(
+        "R12", broken_processes.with_masks_of_local_streams, times=1
+    ),
+    "bad steps of one process are not skipped": Build("N1b", without_skipping, times=2),
+    "processes do not agree to stop": Build(
+        "S2", broken_processes.without_agreeing_to_stop, times=1
+    ),
+    "an attempt hears what was said in the one before": Build(
+        "R4", broken_processes.without_names_of_the_attempt, times=3
+    ),
+    "weights of processes are not compared": Build(
+        "N5", broken_processes.without_comparing_weights, times=1
+    ),
+    "each process makes a directory": Build(
+        "L1b", broken_processes.with_a_directory_for_each_process, times=1
+    ),
+    "one that stands still is waited for": Build(
+        "S6", broken_processes.without_an_end_of_patience, times=1
+    ),
+    "processes train on when their agent is gone": Build(
+        "R4b", broken_processes.without_noticing_the_end_of_the_agent, times=4
+    ),
 }
 
 
@@ -218,6 +247,7 @@ ALWAYS = frozenset(
         "imports the tokenizer that a checkpoint names",
         "bad steps are not skipped",
         "weights are not looked at",
+        "gradients are not exchanged",
     }
 )
 """The builds that the default tests try; the others are slow."""

@@ -71,7 +71,8 @@ class Row:
 
     Attributes:
         key: its name in the plan, such as `R2`.
-        few, full: repetitions in the default tests, and in the campaign.
+        few, full: repetitions in the default tests, 0 where it takes too long for them, and in the
+            campaign.
     """
 
     key: str
@@ -143,7 +144,7 @@ def carry_out(entry: Row, folder: Path, times: int, seed: int = 1) -> Tally:
     findings = []
     try:
         findings.extend(entry.attack(trial))
-    except LmError as error:
+    except (LmError, TimeoutError) as error:
         findings.append(Finding(False, f"{type(error).__name__}: {error}"))
     assert findings, f"{entry.key} found nothing"
     return Tally(entry, tuple(findings), time.perf_counter() - started)

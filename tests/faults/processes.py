@@ -100,11 +100,16 @@ def _call(
 
 
 def until(condition: Callable[[], object], child: Child, timeout: float = TIMEOUT) -> bool:
-    """Wait for something that a process does; false where it ended before."""
+    """Wait for something that a process does; false where it ended before.
+
+    Raises:
+        TimeoutError: neither happens.
+    """
     limit = time.monotonic() + timeout
     while not condition():
         if not child.running:
             return bool(condition())
-        assert time.monotonic() < limit, f"waited for {timeout} s: {child.said()[-2000:]}"
+        if time.monotonic() > limit:
+            raise TimeoutError(f"waited for {timeout:.0f} s: {child.said()[-2000:]}")
         time.sleep(0.002)
     return True

@@ -13,9 +13,12 @@ import rows_line  # noqa: F401
 import rows_memory  # noqa: F401
 import rows_multirun  # noqa: F401
 import rows_numbers  # noqa: F401
+import rows_processes  # noqa: F401
 import rows_races  # noqa: F401
 import rows_resume  # noqa: F401
+import rows_shared  # noqa: F401
 import rows_signals  # noqa: F401
+import rows_signals_shared  # noqa: F401
 import rows_text  # noqa: F401
 from fault_plan import ROWS
 

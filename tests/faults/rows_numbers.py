@@ -72,7 +72,7 @@ def _one_bad_step(recipe: Recipe, name: str, value: float, bad: int = 6) -> Find
 
     def train(self: Trainer, *window: object) -> None:
         if self.progress.step in (bad, bad + 1, bad + 2):
-            snapshots.append(_state_of(self))
+            snapshots.append(state_of(self))
         whole(self, *window)  # type: ignore[arg-type]
 
     kept: list[Trainer] = []
@@ -89,7 +89,7 @@ def _one_bad_step(recipe: Recipe, name: str, value: float, bad: int = 6) -> Find
     return Finding(ok, f"{name}, {value}: unchanged {unchanged}, {skipped} counted, on {went_on}")
 
 
-def _state_of(trainer: Trainer) -> dict[str, Tensor]:
+def state_of(trainer: Trainer) -> dict[str, Tensor]:
     """Copies of all that a step changes."""
     found = {**trainer.model.tensors(), **trainer.optimizers.state_tensors()}
     for k, layer in enumerate(trainer.state or []):
@@ -170,7 +170,7 @@ def _unclipped(recipe: Recipe, name: str, bad: int = 6) -> Finding:
         spoiled(patch, lambda step, k: 1e22 if k == bad else 1.0)
         recipe.run("run", spoil=kept.append)
     skipped = int(kept[0].statistics.sums["skipped"])
-    finite = all(bool(torch.isfinite(tensor).all()) for tensor in _state_of(kept[0]).values())
+    finite = all(bool(torch.isfinite(tensor).all()) for tensor in state_of(kept[0]).values())
     return Finding(skipped == 1 and finite, f"{name}, not clipped: {skipped} skipped, {finite}")
 
 

@@ -35,11 +35,15 @@ def workplace(folder: Path) -> Iterator[None]:
         yield
 
 
+def recipe(*extra: str) -> list[str]:
+    """The run's overrides, with some others or in their place."""
+    keys = {item.partition("=")[0] for item in extra}
+    return [*(item for item in RECIPE if item.partition("=")[0] not in keys), *extra]
+
+
 def train(name: str, *extra: str) -> Child:
     """Start the run under a name."""
-    keys = {item.partition("=")[0] for item in extra}
-    kept = [item for item in RECIPE if item.partition("=")[0] not in keys]
-    return Child.lm("train", *kept, f"name={name}", *extra, log=Path(f"{name}.log"))
+    return Child.lm("train", *recipe(*extra), f"name={name}", log=Path(f"{name}.log"))
 
 
 def resume(run: Path, *extra: str) -> Child:

@@ -128,7 +128,7 @@ class Recipe:
             directory=directory,
             config_text="",
             identity={
-                "machine": machine(CPU),
+                "machine": {**machine(CPU), "processes": processes.size},
                 "data": {name: store.fingerprint for name, store in stores.items()},
             },
             stop=stop,

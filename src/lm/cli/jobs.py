@@ -24,6 +24,7 @@ from lm.commands import module_of
 from lm.config.handover import handed_over, taken_over
 from lm.errors import LmError, OutOfMemoryError, ProcessError, Stopped
 from lm.run_directory import ConsoleHandler
+from lm.runtime.device import RuntimeConfig
 from lm.runtime.joining import joined
 from lm.runtime.launcher import run_processes
 from lm.runtime.processes import Processes, as_error
@@ -38,7 +39,7 @@ def run_job(verb: str, call: config.Invocation) -> float | None:
     command = import_module(module_of(verb))
     parsed = config.parse(call.config, config.ROOTS[verb])
     if verb == "train" and call.processes.alone and parsed.runtime.processes > 1:
-        return _in_processes(call, parsed.runtime.processes, parsed.runtime.restarts)
+        return _in_processes(call, parsed.runtime)
     with config.invoking(call), _console(call.processes):
         result: float | None = command.run(parsed)
         return result
@@ -70,7 +71,7 @@ class Leader:
             code = LmError.code if known is None else known.code
             raise
         finally:
-            self._processes.messages.put(f"job/{self._jobs}", {"end": code})
+            self._processes.messages.put_last(f"job/{self._jobs}", {"end": code})
 
 
 def follow(processes: Processes) -> int:
@@ -92,13 +93,16 @@ def follow(processes: Processes) -> int:
     raise AssertionError
 
 
-def work(folder: Path) -> int:
+def work(folder: Path, patience_seconds: float) -> int:
     """One of the processes that `run_job` starts: do the job that lies in the folder.
+
+    Args:
+        patience_seconds: how long another one may keep it waiting, until the job says so itself.
 
     Returns:
         the exit code, for the agent: not 0 if it may start all of them again.
     """
-    with joined() as processes:
+    with joined(patience_seconds) as processes:
         told = folder / "outcome.json"
         if processes.first:
             told.unlink(missing_ok=True)  # of the attempt before
@@ -131,12 +135,14 @@ def _outcome(error: BaseException, processes: Processes) -> dict[str, Any]:
     return {"code": known.code, "cause": known.cause, "remedy": known.remedy}
 
 
-def _in_processes(call: config.Invocation, count: int, restarts: int) -> float | None:
+def _in_processes(call: config.Invocation, runtime: RuntimeConfig) -> float | None:
     """The job in so many processes of this machine; what it returns or raises there."""
     with tempfile.TemporaryDirectory(prefix="lm-") as folder:
         (Path(folder) / "job.json").write_text(json.dumps(handed_over(call)), encoding="utf-8")
-        arguments = ["-m", "lm.cli.worker", folder]
-        killed = run_processes([sys.executable, *arguments], count=count, restarts=restarts)
+        arguments = ["-m", "lm.cli.worker", folder, str(runtime.timeout_seconds)]
+        killed = run_processes(
+            [sys.executable, *arguments], count=runtime.processes, restarts=runtime.restarts
+        )
         told = Path(folder) / "outcome.json"
         outcome = json.loads(told.read_bytes()) if told.exists() else None
     if killed is not None and (outcome is None or outcome["code"] in _CONSEQUENCES):

@@ -69,10 +69,10 @@ def _earlier_attempt(config: TrainConfig, call: Invocation) -> _Earlier | None:
         parent, job = Path(config.runs, config.name), call.job_directory
         found = begun_by(processes.launch, parent.glob("*") if job is None else [job])
         saved = found is not None and bool(RunDirectory(found).checkpoints.newest_first())
-        processes.tell("earlier", found and {"path": str(found), "saved": saved})
+        processes.tell("earlier", {"path": str(found), "saved": saved} if found else {})
         return None if found is None else _Earlier(found, saved)
     told = processes.told("earlier")
-    return None if told is None else _Earlier(Path(told["path"]), told["saved"])
+    return _Earlier(Path(told["path"]), told["saved"]) if told else None
 
 
 def _opened_directory(path: Path, processes: Processes, held: ExitStack) -> RunDirectory:

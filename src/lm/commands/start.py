@@ -110,6 +110,8 @@ class Start:
         if not processes.first:
             return RunDirectory(Path(processes.told("directory")))
         directory = RunDirectory.create(Path(self.config.runs) / self.config.name, job_directory())
+        if not processes.alone:  # so that it is found if one of them is lost in the next moment
+            directory.note_environment(processes.describe())
         held.enter_context(directory.owned())
         processes.tell("directory", str(directory.path))
         return directory

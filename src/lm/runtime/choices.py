@@ -8,6 +8,7 @@ import json
 import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from lm.errors import StorageError
@@ -42,6 +43,7 @@ class Choices:
             processes: take the same choices: whichever of them asks first measures.
         """
         self.taken: dict[str, str] = {}
+        self._of_all: dict[str, str] = {}
         self._file = file
         self._processes = processes
         self._machine = " ".join(str(value) for value in machine.values())
@@ -65,7 +67,10 @@ class Choices:
         """What the processes have taken: one with fewer streams may have asked something else."""
         if self._processes.alone:
             return dict(self.taken)
-        return {**self.taken, **dict(self._processes.messages.part("choices").collected())}
+        # Whoever holds them may be gone when a run that stops is saved.
+        with suppress(RuntimeError):
+            self._of_all = dict(self._processes.messages.part("choices").collected())
+        return {**self.taken, **self._of_all}
 
     def _agreed(self, question: str, candidates: Mapping[str, Callable[[], object]]) -> str:
         """The choice of the process that asks first."""

@@ -8,6 +8,7 @@ and tells whoever says hello to it.
 import itertools
 import os
 import secrets
+import signal
 import socket
 import threading
 import time
@@ -17,7 +18,7 @@ from contextlib import contextmanager, nullcontext
 from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from lm.runtime.messages import Messages
+from lm.runtime.messages import Messages, lost
 from lm.runtime.ownership import started
 from lm.runtime.processes import DEFAULT_TIMEOUT_SECONDS, Processes, connection
 
@@ -36,8 +37,11 @@ def restarts_failures() -> bool:
 
 
 @contextmanager
-def joined() -> Iterator[Processes]:
+def joined(patience_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> Iterator[Processes]:
     """The processes that were started together, of which this is one.
+
+    Args:
+        patience_seconds: how long the first process may keep this one waiting.
 
     Raises:
         ProcessError: they do not find each other.
@@ -45,8 +49,8 @@ def joined() -> Iterator[Processes]:
     with connection():
         store, rank, size = next(rendezvous("env://"))
     local_rank = int(os.environ.get("LOCAL_RANK", rank))
-    attempt = secrets.token_hex(8) if rank == 0 else _welcome(store)
-    messages = Messages(PrefixStore(f"attempt/{attempt}", store), DEFAULT_TIMEOUT_SECONDS)
+    attempt = secrets.token_hex(8) if rank == 0 else _welcome(store, patience_seconds)
+    messages = Messages(PrefixStore(f"attempt/{attempt}", store), patience_seconds)
     processes = Processes(
         rank,
         size,
@@ -60,13 +64,19 @@ def joined() -> Iterator[Processes]:
         yield processes
 
 
-def _welcome(store: Store) -> str:
-    """Say hello, and hear what this attempt is called."""
-    own = secrets.token_hex(8)
+def _welcome(store: Store, patience_seconds: float) -> str:
+    """Say hello, and hear what this attempt is called.
+
+    Raises:
+        ProcessError: nobody answers.
+    """
+    own, limit = secrets.token_hex(8), time.monotonic() + patience_seconds
     with connection():
         number = store.add("hello", 1)
         store.set(f"hello/{number}", own)
         while not store.check([f"welcome/{own}"]):
+            if time.monotonic() > limit:
+                raise lost(0, patience_seconds)
             time.sleep(_TURN_SECONDS)
         return store.get(f"welcome/{own}").decode()
 
@@ -83,7 +93,8 @@ class _Service(threading.Thread):
         self._store: Store = store.clone()  # type: ignore[attr-defined]
         self._own = PrefixStore(f"attempt/{attempt}", self._store)
         self._attempt, self._rank = attempt, rank
-        self._answered = 0
+        self._heard = 0
+        self._unanswered: set[int] = set()
         self._done = threading.Event()
 
     def __enter__(self) -> None:
@@ -102,15 +113,22 @@ class _Service(threading.Thread):
                     self._answer()
                 if self._done.wait(_TURN_SECONDS):
                     return
-        except RuntimeError:  # whoever holds the store is gone, and the job with it
-            return
+        except RuntimeError:
+            # Whoever holds the store is gone, and with it whoever would end this process: it has
+            # to save and stop by itself.
+            if not self._done.is_set():
+                os.kill(os.getpid(), signal.SIGTERM)
 
     def _answer(self) -> None:
-        said = self._store.add("hello", 0)
-        while self._answered < said:
-            self._answered += 1
-            name = self._store.get(f"hello/{self._answered}").decode()
-            self._store.set(f"welcome/{name}", self._attempt)
+        heard = self._store.add("hello", 0)
+        self._unanswered |= set(range(self._heard + 1, heard + 1))
+        self._heard = heard
+        for number in list(self._unanswered):
+            # One that was killed in the middle of saying hello has left no name.
+            if self._store.check([f"hello/{number}"]):
+                name = self._store.get(f"hello/{number}").decode()
+                self._store.set(f"welcome/{name}", self._attempt)
+                self._unanswered.remove(number)
 
 
 def _launch() -> str:

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import threading
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,8 +11,7 @@ from pathlib import Path
 
 from lm.errors import ProcessError
 
-_SIGNALS = "SIGTERM,SIGINT,SIGUSR1"
-_AGENT = "torch.distributed.elastic"
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 
 def run_processes(command: Sequence[str], *, count: int, restarts: int) -> ProcessError | None:
@@ -19,8 +19,11 @@ def run_processes(command: Sequence[str], *, count: int, restarts: int) -> Proce
 
     Returns:
         which one was killed, where that ended them.
+
+    Raises:
+        KeyboardInterrupt: on the second signal; the processes have ended.
     """
-    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -34,10 +37,11 @@ def run_processes(command: Sequence[str], *, count: int, restarts: int) -> Proce
         local_addr="localhost",
         max_restarts=restarts,
         monitor_interval=0.1,
-        signals_to_handle=_SIGNALS,
+        signals_to_handle=",".join(number.name for number in _SIGNALS),
+        logs_specs=DefaultLogsSpecs(log_dir=os.devnull),  # or it leaves an empty folder behind
     )
     program, *arguments = command
-    with _environment(count), _quiet_agent():
+    with _environment(count), _quiet_agent(), _own_handlers():
         try:
             elastic_launch(launch, program)(*arguments)
         except ChildFailedError as error:
@@ -49,8 +53,10 @@ def run_processes(command: Sequence[str], *, count: int, restarts: int) -> Proce
                 "The last checkpoint is good: continue with resume=; runtime.restarts=3 does so by"
                 " itself.",
             )
-        except SignalException:
-            pass  # the processes were told, and said what came of it
+        except SignalException as signalled:
+            if isinstance(signalled.__context__, SignalException):  # while the first was passed on
+                raise KeyboardInterrupt from signalled
+            # Else the processes were told, and said what came of it.
     return None
 
 
@@ -71,10 +77,25 @@ def _environment(count: int) -> Iterator[None]:
 
 
 @contextmanager
+def _own_handlers() -> Iterator[None]:
+    """Put the signals' handlers back, which the agent replaces for good."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # the agent replaces none there
+        return
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def _quiet_agent() -> Iterator[None]:
     """The agent's own log says what we say in the user's terms."""
-    names = [name for name in logging.root.manager.loggerDict if name.startswith(_AGENT)]
-    levels = {logging.getLogger(name): logging.getLogger(name).level for name in names}
+    name = "torch.distributed.elastic"
+    names = [known for known in logging.root.manager.loggerDict if known.startswith(name)]
+    levels = {logger: logger.level for logger in map(logging.getLogger, [name, *names])}
     for logger in levels:
         logger.setLevel(logging.CRITICAL)
     try:

@@ -8,6 +8,7 @@ run directory, which kernel was the fastest, why a process gave up.
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from torch._C._distributed_c10d import PrefixStore, Store
@@ -16,6 +17,14 @@ from lm.errors import ProcessError
 
 _LOOK_SECONDS = 0.02
 _LOOKS_PER_BEAT = 50
+
+
+def lost(rank: int, seconds: float) -> ProcessError:
+    """What to say of a process that was waited for."""
+    return ProcessError(
+        f"process {rank} gave no sign of life for {seconds:g} s",
+        "See what its machine says; runtime.timeout_seconds is the time it has.",
+    )
 
 
 class Messages:
@@ -40,6 +49,11 @@ class Messages:
     def put(self, name: str, value: Any) -> None:
         """Say something, once and for all."""
         self.store.set(name, json.dumps(value))
+
+    def put_last(self, name: str, value: Any) -> None:
+        """Say something on leaving, when there may be nobody left to hear it."""
+        with suppress(RuntimeError):
+            self.put(name, value)
 
     def claimed_by(self, name: str, rank: int) -> int:
         """Whose it is to say something: the rank of the first process that asked."""
@@ -88,10 +102,7 @@ class Messages:
             if beats != seen:
                 seen, heard_at = beats, time.monotonic()
             if time.monotonic() - heard_at > self.patience_seconds:
-                raise ProcessError(
-                    f"process {of} gave no sign of life for {self.patience_seconds:g} s",
-                    "See what its machine says; runtime.timeout_seconds is the time it has.",
-                )
+                raise lost(of, self.patience_seconds)
         return value
 
     def _looked_up(self, name: str) -> Any:

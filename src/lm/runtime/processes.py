@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from torch import distributed as dist
 
 from lm.errors import LmError, ProcessError, Stopped
 from lm.runtime.messages import Messages
+from lm.runtime.waiting import beside
 
 DEFAULT_TIMEOUT_SECONDS = 600.0
 # How long a lost connection waits for whoever was lost to have said why.
@@ -279,21 +281,27 @@ class Processes:
             yield
             return
         timeout = timedelta(seconds=self.messages.patience_seconds)
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        with connection():
-            dist.init_process_group(
-                backend, store=self.messages.part("group").store, rank=self.rank,
-                world_size=self.size, timeout=timeout,
-            )  # fmt: skip
-            world = dist.group.WORLD
-            assert world is not None
-            host = world if backend == "gloo" else dist.new_group(backend="gloo", timeout=timeout)
-        self._groups = Groups(world, host)
+        # Whoever waits here for one that was lost has to hear the agent's signal to end.
+        form = partial(self._form_groups, device, timeout)
+        self._groups = beside(form, self._look_for_failure)
         try:
             yield
         finally:
             self._groups = None
             dist.destroy_process_group()
+
+    def _form_groups(self, device: torch.device, timeout: timedelta) -> Groups:
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        with connection():
+            # A store of its own, since one that waits keeps whoever else uses it waiting too.
+            store = self.messages.part("group").store.clone()  # type: ignore[attr-defined]
+            dist.init_process_group(
+                backend, store=store, rank=self.rank, world_size=self.size, timeout=timeout
+            )
+            world = dist.group.WORLD
+            assert world is not None
+            host = world if backend == "gloo" else dist.new_group(backend="gloo", timeout=timeout)
+        return Groups(world, host)
 
     @contextmanager
     def with_reasons(self) -> Iterator[None]:
@@ -332,8 +340,8 @@ class Processes:
 
     def end_with(self, code: int) -> None:
         """Say how the first process ended; the others may wait for it."""
-        if self.first:
-            self.tell("end", code)
+        if self.first and not self.alone:
+            self.messages.put_last("end", code)
 
     def end_of_first(self) -> int | None:
         """The code that the first process ended with, if it says so within a moment."""

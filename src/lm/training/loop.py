@@ -272,7 +272,8 @@ class Trainer(Run):
         return every is not None and self.progress.step % every == 0
 
     def save(self) -> None:
-        """Write a checkpoint of this very step."""
+        """Write a checkpoint of this very step, which all processes have come to alike."""
+        self.check_alike()
         self.tick()
         progress = self.progress
         best = progress.best_loss is not None and progress.best_step == progress.step
