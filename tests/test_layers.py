@@ -17,7 +17,7 @@ LAYERS = [
     {"lm.training"},
     {"lm.inspection"},
     {"lm.evaluation", "lm.sampling", "lm.scoring", "lm.export"},
-    {"lm.reproduction", "lm.comparison"},
+    {"lm.reproduction", "lm.comparison", "lm.sweeping"},
     {"lm.run_directory"},
     {"lm.checkpoint", "lm.metrics"},
     {"lm.optim", "lm.models", "lm.data"},

@@ -9,6 +9,7 @@ from lm.config.roots.generate import GenerateConfig
 from lm.config.roots.import_ import ImportConfig
 from lm.config.roots.inspect import InspectConfig
 from lm.config.roots.score import ScoreConfig
+from lm.config.roots.sweep import SweepConfig
 from lm.config.roots.training import (
     Interruption,
     ReproduceConfig,
@@ -27,12 +28,14 @@ __all__ = [
     "Interruption",
     "ReproduceConfig",
     "ScoreConfig",
+    "SweepConfig",
     "TrainConfig",
     "VerifyResumeConfig",
 ]
 
 ROOTS: dict[str, type[Any]] = {
     "train": TrainConfig,
+    "sweep": SweepConfig,
     "reproduce": ReproduceConfig,
     "verify-resume": VerifyResumeConfig,
     "evaluate": EvaluateConfig,
