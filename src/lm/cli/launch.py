@@ -9,7 +9,6 @@ import contextlib
 import io
 import logging
 import math
-import os
 import secrets
 import sys
 import time
@@ -30,10 +29,12 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lm import config
 from lm.cli.flags import read_flags, runs_jobs
-from lm.cli.report import report
+from lm.cli.report import named, report
+from lm.cli.requeue import started_again
 from lm.commands import module_of
 from lm.run_directory import ConsoleHandler
 from lm.runtime.files import storage_errors
+from lm.runtime.ownership import Owner
 
 MULTIRUN = "multirun.yaml"
 """What Hydra writes about a multirun before its first job."""
@@ -132,7 +133,7 @@ class _Task:
 
     verb: str
     swept: frozenset[str]
-    owner: int = field(default_factory=os.getpid)
+    owner: Owner = field(default_factory=Owner.of_this_process)
     codes: list[int] = field(default_factory=list)
     failure: Exception | None = None
 
@@ -148,10 +149,14 @@ class _Task:
             str(context.job.num) if context.sweep.subdir == "." else context.sweep.subdir
         )
         try:
+            if self.verb == "train" and started_again(own):
+                composed.resume = str(own)
+                overrides.append(config.prepare(f"resume={own}"))
             return run_job(self.verb, composed, overrides, own, self.swept)
         except Exception as error:
-            if os.getpid() != self.owner:
-                raise  # the launcher carries it to the process that counts
+            if Owner.of_this_process() != self.owner:
+                # The launcher carries it to the process that counts.
+                raise named(error, name, self.verb) from error
             self.codes.append(report(error, f"{name}: ", self.verb))
             return math.nan
 

@@ -1,5 +1,6 @@
 """What `lm sweep` searches: the user's configuration of `lm train`, and the space around it."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -23,8 +24,10 @@ from lm.config import (
 from lm.config.fields import plain
 from lm.errors import ConfigError
 from lm.models import NgramConfig
-from lm.sweeping.space import Parameter, Value, contains, corners, written
+from lm.sweeping.space import Parameter, Value, contains, corners, listed, written
+from lm.sweeping.study import Sampler
 
+_TRIALS = 20
 _TRAINING = {part.name for part in fields(TrainConfig)}
 _OWN = {part.name for part in fields(SweepConfig)} - _TRAINING | {"sweep"}
 
@@ -70,15 +73,29 @@ class Search:
         inside = all(contains(space[name], value) for name, value in default.items())
         return cls(given, _added(config, given, cores), composed, space, default if inside else {})
 
-    def check(self) -> None:
+    def check(self, sampler: Sampler) -> None:
         """Compose trials in which every end and every choice of the space occurs.
 
         Raises:
-            ConfigError: one of them is no configuration of `lm train`.
+            ConfigError: one of them is no configuration of `lm train`, or a grid has no end.
         """
         parse(self.composed, TrainConfig)
+        endless = [name for name, parameter in self.space.items() if listed(parameter) is None]
+        if sampler is Sampler.grid and endless:
+            raise ConfigError(
+                f"sampler=grid tries every value, and {endless[0]} has no end of them",
+                f"Give {endless[0]} a step or choices, such as {endless[0]}=range(…) or a,b,c.",
+            )
         for values in corners(self.space):
             self.composed_of(values)
+
+    def trials(self, config: SweepConfig) -> int:
+        """How many trials the study is to have."""
+        if config.sampler is not Sampler.grid:
+            return config.trials or _TRIALS
+        # The default is one of the combinations, or comes before them.
+        size = math.prod(len(listed(parameter) or ()) for parameter in self.space.values())
+        return min(config.trials or size + 1, size if self.default else size + 1)
 
     def overrides(self, values: Mapping[str, Value]) -> list[str]:
         """The command line of `lm train` that has these values."""

@@ -35,7 +35,7 @@ def run(config: SweepConfig) -> float:
     call = invocation()
     assert call is not None, "commands are run through lm.cli"
     search = Search.of(config, call, usable_cores())
-    search.check()
+    search.check(config.sampler)
     check_places(config)
     stop, tag = StopFlag(), f"valid/{config.metric.value}"
     with stop.listening(), stop.deferring(), sweep_folder(config) as folder, storage_trouble():
@@ -124,8 +124,8 @@ def conduct(
         Stopped: a signal asked for it.
         LmError: the default cannot be trained, or no trial came to its end.
     """
-    tag = f"valid/{config.metric.value}"
-    with tqdm(total=config.trials, unit="trial", disable=None, leave=False) as bar:
+    tag, trials = f"valid/{config.metric.value}", search.trials(config)
+    with tqdm(total=trials, unit="trial", disable=None, leave=False) as bar:
 
         def changed() -> None:
             results = Results.of(study, tag, search.space)
@@ -141,7 +141,7 @@ def conduct(
             names=list(search.space),
             default=search.default,
             tag=tag,
-            trials=config.trials,
+            trials=trials,
             seconds=config.seconds,
             workers=config.workers,
             requested=lambda: stop.requested,

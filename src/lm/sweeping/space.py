@@ -1,7 +1,9 @@
 """The search space: what a sweep may choose, and how it is written as an override."""
 
+import itertools
 import json
 import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +107,23 @@ class Parameter:
             return self.high
         # 0.1 is not a tenth: what lies within rounding of the end is at the end.
         return self.low + self.step * math.floor((self.high - self.low) / self.step + 1e-9)
+
+
+def listed(parameter: Parameter) -> list[Value] | None:
+    """All values that it may have; None where there is no end of them."""
+    if parameter.choices is not None:
+        return parameter.choices
+    if parameter.step is None or parameter.low is None:
+        return None
+    count = round((parameter.last - parameter.low) / parameter.step) + 1
+    # What is added up is off by rounding, which would be another value than the one typed.
+    return [round(parameter.low + k * parameter.step, 12) for k in range(count)]
+
+
+def grid(space: Mapping[str, Parameter]) -> Iterator[dict[str, Value]]:
+    """Every combination of values, the last parameter changing fastest; none without an end."""
+    values = [listed(parameter) or [] for parameter in space.values()]
+    return (dict(zip(space, chosen, strict=True)) for chosen in itertools.product(*values))
 
 
 def corner(parameter: Parameter, number: int) -> Value:

@@ -15,7 +15,7 @@ import numpy as np
 
 from lm.errors import ConfigError, StorageError
 from lm.runtime.untrusted import first_line
-from lm.sweeping.space import Parameter, Value
+from lm.sweeping.space import Parameter, Value, grid
 
 if TYPE_CHECKING:
     import optuna
@@ -28,10 +28,12 @@ _FIRST_TO_PRUNE_AT = 2
 
 
 class Sampler(Enum):
-    """How a trial is chosen: by a tree-structured Parzen estimator of the others, or at random."""
+    """How a trial is chosen: by a tree-structured Parzen estimator of the others, at random, or
+    each combination in turn."""
 
     tpe = "tpe"
     random = "random"
+    grid = "grid"
 
 
 class Pruner(Enum):
@@ -132,6 +134,7 @@ class Study:
     ) -> None:
         import optuna
 
+        self._space = space
         self._distributions = {name: _distribution(p) for name, p in space.items()}
         self._sampler, self._seed, self._owner = sampler, seed, owner
         with _opening():
@@ -157,12 +160,16 @@ class Study:
             default: begin with this one, of the given parameters; without any, it is outside the
                 space, and tells the sampler nothing.
         """
-        begun = len(self.records())
+        known = self.records()
+        params = dict(default or {})
+        if default is None and self._sampler is Sampler.grid:
+            tried = [record.params for record in known]
+            params = next(chosen for chosen in grid(self._space) if chosen not in tried)
         # Enqueued with its facts, since it may be the last thing that this process does.
-        if begun == len(self._trials()):
+        if len(known) == len(self._trials()):
             facts = {"owner": self._owner} | ({} if default is None else {"default": True})
-            self._study.enqueue_trial(dict(default or {}), user_attrs=facts)
-        self._study.sampler = self._sampler_of(begun)
+            self._study.enqueue_trial(params, user_attrs=facts)
+        self._study.sampler = self._sampler_of(len(known))
         handle = self._study.ask({} if default == {} else self._distributions)
         handle.set_user_attr("owner", self._owner)
         return Trial(handle.number, dict(handle.params), handle)
@@ -206,12 +213,14 @@ class Study:
         Watanabe, Bansal and Hutter 2023, "PED-ANOVA: Efficiently Quantifying Hyperparameter
         Importance in Arbitrary Subspaces". Nothing where there are too few trials to tell.
         """
-        import optuna
+        from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that there are few trials is said with the result
             try:
-                found = optuna.importance.get_param_importances(self._study)
+                found = get_param_importances(
+                    self._study, evaluator=PedAnovaImportanceEvaluator()
+                )
             except (ValueError, RuntimeError):  # fewer than two trials, or all of one value
                 return {}
         return {name: share for name, share in found.items() if math.isfinite(share)}
@@ -231,7 +240,7 @@ class Study:
         from optuna.samplers import RandomSampler, TPESampler
 
         seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
-        if self._sampler is Sampler.random:
+        if self._sampler is not Sampler.tpe:
             return RandomSampler(seed)
         return TPESampler(n_startup_trials=_TRIALS_TO_SAMPLE_BY, constant_liar=True, seed=seed)
 

@@ -28,15 +28,16 @@ class SweepConfig(TrainConfig):
     Trials and results go to `<runs>/<name>/sweep/`; the same command goes on where it was.
 
     Attributes:
-        space: field or group → what may be chosen for it; `sweep=` chooses a file that says it, and
-            on the command line `field=interval(a,b)`, `field=range(a,b,step)`, `field=a,b,c` or
+        space: field or group → what may be chosen for it, `{low, high}` with `log` or `step`, or
+            `{choices}`; `sweep=` chooses a file that says it, and on the command line `field=interval(a,b)`, `field=range(a,b,step)`, `field=a,b,c` or
             `field=tag(log,interval(a,b))` add to it.
         trials: of the study, those done before included; the first is the configuration itself.
+            None is 20, or all of a grid.
         seconds: after which no further trial begins; None is off.
         workers: trials side by side, each with its part of the cores and a GPU of its own where
             there are several.
         sampler: how a trial is chosen: by a tree-structured Parzen estimator (Bergstra et al. 2011)
-            of the others, or at random; `seed` decides.
+            of the others, at random, or every combination in turn; `seed` decides.
         pruner: which trials end early, by their validations: those behind the median, or by
             Hyperband (Li et al. 2018); None is off.
         metric: what is minimised; each trial counts with the best of its validations.
@@ -46,7 +47,7 @@ class SweepConfig(TrainConfig):
     """
 
     space: dict[str, Parameter] = field(default_factory=dict)
-    trials: int = 20
+    trials: int | None = None
     seconds: float | None = None
     workers: int = 1
     sampler: Sampler = Sampler.tpe
@@ -60,7 +61,7 @@ class SweepConfig(TrainConfig):
         checks.at_least("trials", self.trials, 1)
         checks.positive("seconds", self.seconds)
         checks.at_least("workers", self.workers, 1)
-        checks.at_most("workers", self.workers, checks.MOST_HELD)
+        checks.at_most("workers", self.workers, 1 << 10)
         if self.resume is not None:
             raise ConfigError(
                 f"resume={self.resume}: lm sweep finds what is to be continued by itself",
