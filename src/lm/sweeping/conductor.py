@@ -198,7 +198,8 @@ class Conductor:
         if size != run.size:
             run.size = size
             behind = self.study.report(run.trial, curve(run.order.directory, self.tag))
-            if behind and code is None and not run.pruned:
+            # The default is what the others are held against, and goes to its end.
+            if behind and code is None and not run.pruned and run.trial.number:
                 run.pruned = True
                 run.process.stop()
         if code is not None:

@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from lm.runtime.files import storage_errors
 from lm.runtime.interpreter import module_command
@@ -14,6 +14,7 @@ _ERROR = "lm: error: "
 _LONGEST_LOG = 1 << 16
 
 
+@runtime_checkable
 class Process(Protocol):
     """What a sweep needs of a trial's process."""
 

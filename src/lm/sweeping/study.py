@@ -218,9 +218,7 @@ class Study:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that there are few trials is said with the result
             try:
-                found = get_param_importances(
-                    self._study, evaluator=PedAnovaImportanceEvaluator()
-                )
+                found = get_param_importances(self._study, evaluator=PedAnovaImportanceEvaluator())
             except (ValueError, RuntimeError):  # fewer than two trials, or all of one value
                 return {}
         return {name: share for name, share in found.items() if math.isfinite(share)}

@@ -29,7 +29,8 @@ class SweepConfig(TrainConfig):
 
     Attributes:
         space: field or group → what may be chosen for it, `{low, high}` with `log` or `step`, or
-            `{choices}`; `sweep=` chooses a file that says it, and on the command line `field=interval(a,b)`, `field=range(a,b,step)`, `field=a,b,c` or
+            `{choices}`; `sweep=` chooses a file that says it, and on the command line
+            `field=interval(a,b)`, `field=range(a,b,step)`, `field=a,b,c` or
             `field=tag(log,interval(a,b))` add to it.
         trials: of the study, those done before included; the first is the configuration itself.
             None is 20, or all of a grid.

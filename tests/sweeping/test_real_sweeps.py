@@ -1,0 +1,153 @@
+"""Sweeps that train: trials as processes, killed and continued; Hydra's launchers beside them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lm.config import config_dir
+from lm.run_directory import RunDirectory
+
+pytestmark = pytest.mark.slow
+
+SMALL = [
+    "data=markov", "tokenizer=word", "data.tokens=60000", "data.num_symbols=8",
+    "model.hidden_size=32", "model.embedding_size=16", "schedule=constant",
+    "trainer.batch_size=16", "trainer.window=32", "trainer.valid_every=30",
+    "trainer.valid_streams=8", "trainer.log_every=30", "runtime.precision=fp32",
+    "runtime.device=cpu",
+]  # fmt: skip
+SPACE = ["optim.lr=tag(log,interval(0.0001,0.1))", "model.dropout.output=interval(0,0.5)"]
+SLURM = Path(__file__).with_name("slurm")
+
+
+@pytest.fixture(autouse=True)
+def _workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def lm(*words: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "lm", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+
+def finished(*words: str, code: int = 0) -> str:
+    process = lm(*words)
+    said = process.communicate(timeout=300)[0]
+    assert process.returncode == code, said
+    return said
+
+
+def sweep_words(name: str, trials: int, *more: str) -> list[str]:
+    return ["sweep", *SMALL, *SPACE, "workers=2", f"trials={trials}", f"name={name}", *more]
+
+
+def summaries(folder: Path) -> dict[str, str]:
+    found = {path.parent.name: path for path in folder.glob("*/summary.json")}
+    return {name: json.loads(path.read_text())["status"] for name, path in found.items()}
+
+
+def wait_for(condition: str, folder: Path) -> None:
+    limit = time.monotonic() + 120
+    while not list(folder.glob(condition)):
+        assert time.monotonic() < limit, condition
+        time.sleep(0.05)
+
+
+def test_eight_trials_with_two_workers_survive_a_kill_and_beat_the_default() -> None:
+    words = sweep_words("eight", 8, "trainer.max_steps=300", "trainer.max_epochs=null")
+    folder = Path("runs/eight/sweep")
+    process = lm(*words)
+    wait_for("2/checkpoints/step-*", folder)
+    process.kill()
+    process.wait()
+    assert finished(*words).count("goes on") >= 1
+    results = json.loads((folder / "results.json").read_text())
+    states = [trial["state"] for trial in results["trials"]]
+    assert len(states) == 8
+    assert set(states) <= {"complete", "pruned"}
+    trials = results["trials"]
+    assert trials[0]["default"]
+    best = trials[results["best"]]
+    assert best["value"] < trials[0]["value"] - 0.02
+    # Every trial is a run like any other, and the best one is one command away.
+    assert set(summaries(folder).values()) <= {"done", "stopped"}
+    said = finished("train", "-cd", str(folder), "experiment=best", "runtime.threads=1")
+    assert f"loss {best['value']:.4f}" in said
+    assert "test  loss" in said
+    assert "8" in finished("compare", str(folder))
+
+
+def test_a_stopped_sweep_saves_its_trials_and_goes_on_to_the_same_end() -> None:
+    long = ["trainer.max_steps=1500", "trainer.max_epochs=null", "trainer.valid_every=300"]
+    finished(*sweep_words("whole", 3, *long, "workers=1", "pruner=null"))
+    words = sweep_words("parts", 3, *long, "workers=1", "pruner=null")
+    process = lm(*words)
+    wait_for("1/checkpoints/step-*", Path("runs/parts/sweep"))
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=60)[0]
+    assert process.returncode == 75, said
+    assert "stopped by SIGTERM: 1 trials are saved" in said
+    assert summaries(Path("runs/parts/sweep"))["1"] == "stopped"
+    finished(*words)
+    whole, parts = (
+        json.loads(Path(f"runs/{name}/sweep/results.json").read_text())["trials"]
+        for name in ("whole", "parts")
+    )
+    assert [trial["params"] for trial in parts] == [trial["params"] for trial in whole]
+    assert [trial["curve"] for trial in parts] == [trial["curve"] for trial in whole]
+
+
+def test_a_trial_leaves_when_its_sweep_is_gone() -> None:
+    process = lm(*sweep_words("orphans", 2, "trainer.max_steps=1000000", "trainer.max_epochs=null"))
+    folder = Path("runs/orphans/sweep")
+    for number in (0, 1):
+        wait_for(f"{number}/checkpoints/step-*", folder)
+    process.kill()
+    process.wait()
+    limit = time.monotonic() + 30
+    while set(summaries(folder).values()) != {"stopped"}:
+        assert time.monotonic() < limit
+        time.sleep(0.05)
+
+
+JOBS = ["train", "-m", *SMALL, "trainer.max_steps=60", "trainer.test=false"]
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_a_launcher_runs_jobs_in_processes_of_their_own(launcher: str) -> None:
+    finished(*JOBS, f"hydra/launcher={launcher}", "name=two", "seed=1,2")
+    (folder,) = Path("runs/two").iterdir()
+    assert summaries(folder) == {"0": "done", "1": "done"}
+    losses = {
+        json.loads((folder / n / "summary.json").read_text())["best_valid_loss"] for n in "01"
+    }
+    # The very numbers that one process gives in turn.
+    finished(*JOBS, "name=turn", "seed=1,2")
+    (turn,) = Path("runs/turn").iterdir()
+    assert losses == {
+        json.loads((turn / n / "summary.json").read_text())["best_valid_loss"] for n in "01"
+    }
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_a_job_that_fails_elsewhere_is_named_and_the_others_finish(launcher: str) -> None:
+    said = finished(
+        *JOBS, f"hydra/launcher={launcher}", "name=three", "freeze=[],[nope],[embedding]", code=2
+    )
+    (folder,) = Path("runs/three").iterdir()
+    assert summaries(folder) == {"0": "done", "2": "done"}
+    (line,) = [line for line in said.splitlines() if line.startswith("lm: error: ")]
+    assert line.startswith("lm: error: job 1 (")
+    assert line.endswith("freeze: no parameter begins with 'nope'")
+    assert "Traceback" not in said
