@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from optuna.storages import BaseStorage, InMemoryStorage
+
 from lm.sweeping.conductor import Conductor
 from lm.sweeping.process import Order
 from lm.sweeping.space import Parameter, Value
@@ -82,6 +84,7 @@ class Bench:
     """A folder in which one sweep is conducted, again and again if need be.
 
     Attributes:
+        storage: in memory, which is fast; a database has the same contents.
         made: every process that was started, in turn.
         most: how many ran side by side.
         shape: changes a process before it starts.
@@ -89,6 +92,7 @@ class Bench:
 
     folder: Path
     sampler: Sampler = Sampler.tpe
+    storage: str | BaseStorage = field(default_factory=InMemoryStorage)
     pruner: Pruner | None = None
     space: dict[str, Parameter] = field(default_factory=lambda: dict(SPACE))
     default: Mapping[str, Value] = field(default_factory=lambda: dict(DEFAULT))
@@ -99,7 +103,7 @@ class Bench:
     def study(self, owner: str = "us") -> Study:
         return Study(
             "bench",
-            f"sqlite:///{self.folder / 'study.db'}",
+            self.storage,
             self.space,
             sampler=self.sampler,
             pruner=self.pruner,

@@ -98,7 +98,8 @@ def test_what_fails_with_nothing_changed_ends_the_sweep_until_it_is_mended(tmp_p
 
 
 def test_an_interrupted_sweep_goes_on_to_what_it_would_have_been(tmp_path: Path) -> None:
-    whole, parts = Bench(tmp_path / "whole"), Bench(tmp_path / "parts")
+    whole = Bench(tmp_path / "whole")
+    parts = Bench(tmp_path / "parts", storage=f"sqlite:///{tmp_path / 'study.db'}")
     for bench in (whole, parts):
         bench.folder.mkdir()
     whole.conductor(trials=6).conduct()

@@ -10,9 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from lm.config import config_dir
-from lm.run_directory import RunDirectory
-
 pytestmark = pytest.mark.slow
 
 SMALL = [
@@ -31,21 +28,33 @@ def _workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def lm(*words: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "lm", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-    )
+class Lm:
+    """`lm` as a process, with what it says in a file."""
+
+    def __init__(self, *words: str) -> None:
+        self._log = Path(f"{len(list(Path().glob('*.log')))}.log")
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "lm", *words],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            )
+
+    def end(self, code: int = 0) -> str:
+        """What it said, once it has ended as it should."""
+        found = self.process.wait(timeout=300)
+        said = self._log.read_text()
+        assert found == code, said
+        return said
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
 
 
 def finished(*words: str, code: int = 0) -> str:
-    process = lm(*words)
-    said = process.communicate(timeout=300)[0]
-    assert process.returncode == code, said
-    return said
+    return Lm(*words).end(code)
 
 
 def sweep_words(name: str, trials: int, *more: str) -> list[str]:
@@ -67,10 +76,9 @@ def wait_for(condition: str, folder: Path) -> None:
 def test_eight_trials_with_two_workers_survive_a_kill_and_beat_the_default() -> None:
     words = sweep_words("eight", 8, "trainer.max_steps=300", "trainer.max_epochs=null")
     folder = Path("runs/eight/sweep")
-    process = lm(*words)
+    killed = Lm(*words)
     wait_for("2/checkpoints/step-*", folder)
-    process.kill()
-    process.wait()
+    killed.kill()
     assert finished(*words).count("goes on") >= 1
     results = json.loads((folder / "results.json").read_text())
     states = [trial["state"] for trial in results["trials"]]
@@ -92,11 +100,10 @@ def test_a_stopped_sweep_saves_its_trials_and_goes_on_to_the_same_end() -> None:
     long = ["trainer.max_steps=1500", "trainer.max_epochs=null", "trainer.valid_every=300"]
     finished(*sweep_words("whole", 3, *long, "workers=1", "pruner=null"))
     words = sweep_words("parts", 3, *long, "workers=1", "pruner=null")
-    process = lm(*words)
+    stopped = Lm(*words)
     wait_for("1/checkpoints/step-*", Path("runs/parts/sweep"))
-    process.send_signal(signal.SIGTERM)
-    said = process.communicate(timeout=60)[0]
-    assert process.returncode == 75, said
+    stopped.process.send_signal(signal.SIGTERM)
+    said = stopped.end(code=75)
     assert "stopped by SIGTERM: 1 trials are saved" in said
     assert summaries(Path("runs/parts/sweep"))["1"] == "stopped"
     finished(*words)
@@ -109,12 +116,11 @@ def test_a_stopped_sweep_saves_its_trials_and_goes_on_to_the_same_end() -> None:
 
 
 def test_a_trial_leaves_when_its_sweep_is_gone() -> None:
-    process = lm(*sweep_words("orphans", 2, "trainer.max_steps=1000000", "trainer.max_epochs=null"))
+    killed = Lm(*sweep_words("orphans", 2, "trainer.max_steps=1000000", "trainer.max_epochs=null"))
     folder = Path("runs/orphans/sweep")
     for number in (0, 1):
         wait_for(f"{number}/checkpoints/step-*", folder)
-    process.kill()
-    process.wait()
+    killed.kill()
     limit = time.monotonic() + 30
     while set(summaries(folder).values()) != {"stopped"}:
         assert time.monotonic() < limit

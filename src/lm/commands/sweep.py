@@ -34,9 +34,11 @@ def run(config: SweepConfig) -> float:
     require_optuna()
     call = invocation()
     assert call is not None, "commands are run through lm.cli"
+    check_places(config)
     search = Search.of(config, call, usable_cores())
     search.check(config.sampler)
-    check_places(config)
+    if config.storage is not None:
+        check_storage(config.storage)
     stop, tag = StopFlag(), f"valid/{config.metric.value}"
     with stop.listening(), stop.deferring(), sweep_folder(config) as folder, storage_trouble():
         study = open_study(config, search, folder)
@@ -59,8 +61,6 @@ def check_places(config: SweepConfig) -> None:
     RunDirectory.check_place(Path(config.runs))
     if config.save_as is not None:
         check_name_is_free(config.save_as)
-    if config.storage is not None:
-        check_storage(config.storage)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lm.config.composition import compose
 from lm.config.fields import flatten, plain
-from lm.config.registry import BASES, name_of
+from lm.config.registry import BASES, name_of, schema_names
 from lm.config.saved import portable_config
 
 # Which run it is and where, not how it trains.
@@ -28,11 +28,11 @@ def experiment(config: DictConfig, name: str, header: Sequence[str]) -> str:
     """
     chosen = {group: name_of(group, OmegaConf.get_type(config, group)) for group in BASES}
     usual = compose("train", [f"{group}={option}" for group, option in chosen.items()])
-    standard, bare = compose("train"), _schemas(config)
+    bare = _schemas(config)
     defaults = [
         {f"override /{group}": option}
         for group, option in chosen.items()
-        if OmegaConf.get_type(standard, group) is not OmegaConf.get_type(config, group)
+        if len(schema_names(group)) > 1
     ]
     content: dict[str, Any] = {"name": name}
     known = [flatten(plain(usual)), bare]
@@ -41,7 +41,7 @@ def experiment(config: DictConfig, name: str, header: Sequence[str]) -> str:
         if not same and field not in _NOT_OF_IT:
             _put(content, field.split("."), value)
     body = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None)
-    listed = yaml.safe_dump({"defaults": defaults}, sort_keys=False) if defaults else ""
+    listed = yaml.safe_dump({"defaults": defaults}, sort_keys=False)
     comment = "".join(f"# {line}\n" for line in header)
     return f"# @package _global_\n{comment}{listed}\n{body}"
 

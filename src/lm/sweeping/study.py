@@ -114,7 +114,7 @@ class Study:
     sweep goes on as it would have.
 
     Args:
-        storage: a database as SQLAlchemy's URL.
+        storage: a database as SQLAlchemy's URL, or Optuna's own way to one.
         owner: of the trials begun here; the same when this sweep comes back.
 
     Raises:
@@ -124,7 +124,7 @@ class Study:
     def __init__(
         self,
         name: str,
-        storage: str,
+        storage: "str | optuna.storages.BaseStorage",
         space: Mapping[str, Parameter],
         *,
         sampler: Sampler = Sampler.tpe,
