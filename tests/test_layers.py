@@ -94,6 +94,15 @@ def test_hydra_stays_in_the_configuration_and_the_command_line() -> None:
     assert below == []
 
 
+def test_optuna_stays_in_the_study() -> None:
+    users = [
+        module
+        for module, tree in modules().items()
+        if any(name.split(".")[0] in ("optuna", "sqlalchemy") for name in imported(tree))
+    ]
+    assert users == ["lm.sweeping.study"]
+
+
 def test_hydra_main_has_one_home() -> None:
     users = [
         module

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import slurm
 
 pytestmark = pytest.mark.slow
 
@@ -17,10 +18,10 @@ SMALL = [
     "model.hidden_size=32", "model.embedding_size=16", "schedule=constant",
     "trainer.batch_size=16", "trainer.window=32", "trainer.valid_every=30",
     "trainer.valid_streams=8", "trainer.log_every=30", "runtime.precision=fp32",
-    "runtime.device=cpu",
+    "runtime.device=cpu", "runtime.threads=1",
+    "trainer.sample_tokens=0",
 ]  # fmt: skip
 SPACE = ["optim.lr=tag(log,interval(0.0001,0.1))", "model.dropout.output=interval(0,0.5)"]
-SLURM = Path(__file__).with_name("slurm")
 
 
 @pytest.fixture(autouse=True)
@@ -157,3 +158,27 @@ def test_a_job_that_fails_elsewhere_is_named_and_the_others_finish(launcher: str
     assert line.startswith("lm: error: job 1 (")
     assert line.endswith("freeze: no parameter begins with 'nope'")
     assert "Traceback" not in said
+
+
+def test_slurm_is_told_what_was_asked_for_and_a_preempted_job_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    slurm.install(Path("bin"))
+    monkeypatch.setenv("PATH", f"{Path('bin').absolute()}{os.pathsep}{os.environ['PATH']}")
+    asked = ["partition=gpu", "timeout_min=60", "gpus_per_node=1"]
+    jobs = [word.replace("trainer.max_steps=60", "trainer.max_steps=600") for word in JOBS]
+    words = [*jobs, "trainer.max_epochs=null", "hydra/launcher=submitit_slurm"]
+    words += [f"hydra.launcher.{word}" for word in asked]
+    finished(*words, "name=cluster", "seed=1,2")
+    script = Path("submitted.sh").read_text().splitlines()
+    for line in ("array=0-1%2", "partition=gpu", "time=60", "gpus-per-node=1", "job-name=train"):
+        assert f"#SBATCH --{line}" in script
+    (folder,) = Path("runs/cluster").iterdir()
+    assert summaries(folder) == {"0": "done", "1": "done"}
+    said = (folder / "0/train.log").read_text()
+    assert said.count("done: 600 steps done") == 1
+    assert "stopped by SIGTERM" in Path("slurm.log").read_text()
+    lines = (folder / "0/metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
+    assert steps == sorted(steps)
+    assert steps[-1] == 600
