@@ -83,7 +83,12 @@ def test_a_sweep_from_the_command_line_to_an_experiment(
     assert list(started[0].overrides[-4:]) == [*told, "runtime.threads=2"]
     assert list(started[0].swept) == ["optim.lr", "model.hidden_size"]
     # The experiment comes to the very configuration of the best trial.
-    assert Path("configs/experiment/found.yaml").read_text().startswith("# @package _global_\n")
+    text = Path("configs/experiment/found.yaml").read_text()
+    comment = [line.strip("# ") for line in text.splitlines() if line.startswith("#")]
+    said = " ".join(" ".join(comment).split())
+    command = f"lm sweep {' '.join(SMALL)} optim.lr=0.5 model.hidden_size=128 '++space={{optim.lr:"
+    assert f"Reproduces: trial {results['best']} of `{command}" in said
+    assert "name=first save_as=found`. Command: lm train experiment=found Expected: best" in said
     params = [f"{name}={value}" for name, value in best["params"].items()]
     wanted = flatten(plain(compose("train", [*SMALL, *params, "name=found"])))
     assert flatten(plain(compose("train", ["experiment=found"]))) == wanted

@@ -1,7 +1,9 @@
 """The best trial of a sweep as an experiment: a file that `lm train experiment=` reads."""
 
 import math
+import re
 from pathlib import Path
+from textwrap import wrap
 
 from omegaconf import DictConfig
 
@@ -14,6 +16,9 @@ from lm.sweeping.report import Results
 
 EXPERIMENTS = Path("configs", "experiment")
 _MARK = "# Reproduces: trial "
+_WIDTH = 98
+# Free text is quoted before Hydra reads it; plain words need not be.
+_PLAIN = re.compile(r"(?<==)'([\w./-]+)'$")
 
 
 def check_name_is_free(name: str) -> None:
@@ -49,7 +54,7 @@ def _header(name: str, results: Results, call: Invocation) -> list[str]:
     assert best is not None
     assert best.value is not None
     # A database's URL may hold a password.
-    said = [text for text in call.overrides if key_of(text) != "storage"]
+    said = [_PLAIN.sub(r"\1", text) for text in call.overrides if key_of(text) != "storage"]
     expected = f"best {results.metric} {best.value:.4f}"
     if results.metric.endswith("loss"):
         expected += f", perplexity {math.exp(best.value):.2f}"
@@ -57,9 +62,12 @@ def _header(name: str, results: Results, call: Invocation) -> list[str]:
         expected += f"; without what the sweep found {default.value:.4f}"
     seconds = best.facts.get("seconds")
     cost = f"{seconds:.0f} s on " if seconds is not None else ""
-    return [
+    lines = [
         f"{_MARK[2:]}{best.number} of `{command_line('sweep', said)}`.",
         f"Command:    lm train experiment={name}",
         f"Expected:   {expected}.",
         f"Cost:       {cost}{cpu_name()}.",
     ]
+    folded = [wrap(line, _WIDTH, subsequent_indent=" " * 12, break_on_hyphens=False)
+              for line in lines]  # fmt: skip
+    return [line for entry in folded for line in entry]
