@@ -33,12 +33,15 @@ class Fake:
     """A run that validates once whenever it is looked at.
 
     Attributes:
+        slowness: how often it has to be looked at instead.
         ends: exit code after its last validation.
     """
 
     order: Order
     params: Mapping[str, Value]
     validations: int = 3
+    slowness: int = 1
+    looks: int = 0
     ends: int = 0
     code: int | None = None
     events: list[str] = field(default_factory=list)
@@ -53,7 +56,7 @@ class Fake:
             self.code = self.ends
             if self.code == 0:
                 self._summarise("done")
-        elif self.code is None:
+        elif self.code is None and (self.looks := self.looks + 1) % self.slowness == 0:
             self._step += 1
             value = loss(self.params) + 1 / self._step
             with self._path.open("a") as file:

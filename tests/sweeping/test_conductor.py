@@ -62,7 +62,7 @@ def test_the_default_is_not_ended_early(tmp_path: Path) -> None:
     bench = Bench(tmp_path, pruner=Pruner.median)
 
     def slow(fake: Fake) -> None:
-        fake.params, fake.validations = {"optim.lr": 1e9}, 40
+        fake.params, fake.slowness = {"optim.lr": 1e9}, 12
 
     bench.shape = of_trial(0, slow)
     bench.conductor(trials=5, workers=2).conduct()
