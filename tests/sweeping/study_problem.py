@@ -9,9 +9,10 @@ from pathlib import Path
 from optuna.storages import BaseStorage, InMemoryStorage
 
 from lm.sweeping.conductor import Conductor
+from lm.sweeping.methods import Pruner, Sampler
 from lm.sweeping.process import Order
 from lm.sweeping.space import Parameter, Value
-from lm.sweeping.study import Pruner, Sampler, Study
+from lm.sweeping.study import Study
 
 TAG = "valid/loss"
 SPACE = {
@@ -56,7 +57,9 @@ class Fake:
             self.code = self.ends
             if self.code == 0:
                 self._summarise("done")
-        elif self.code is None and (self.looks := self.looks + 1) % self.slowness == 0:
+            return self.code
+        self.looks += 1
+        if self.code is None and self.looks % self.slowness == 0:
             self._step += 1
             value = loss(self.params) + 1 / self._step
             with self._path.open("a") as file:

@@ -11,9 +11,9 @@ from study_problem import DEFAULT, TAG, Bench, Fake, loss
 from lm.errors import DataError, NumericError, Stopped
 from lm.runtime.ownership import Owner
 from lm.sweeping import conductor
+from lm.sweeping.methods import Pruner, Sampler
 from lm.sweeping.report import Results
 from lm.sweeping.space import Parameter
-from lm.sweeping.study import Pruner, Sampler
 
 
 @pytest.fixture(autouse=True)

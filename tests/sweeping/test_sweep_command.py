@@ -20,9 +20,10 @@ from lm.config import Invocation, SweepConfig, compose, config_dir, parse
 from lm.config.fields import flatten, plain
 from lm.errors import ConfigError
 from lm.sweeping import conductor
+from lm.sweeping.methods import Sampler
 from lm.sweeping.process import Order, complaint
 from lm.sweeping.space import Parameter
-from lm.sweeping.study import Sampler, Study
+from lm.sweeping.study import Study
 
 SMALL = ["data=markov", "tokenizer=word", "schedule=constant", "trainer.max_steps=7"]
 

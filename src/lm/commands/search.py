@@ -24,8 +24,8 @@ from lm.config import (
 from lm.config.fields import plain
 from lm.errors import ConfigError
 from lm.models import NgramConfig
+from lm.sweeping.methods import Sampler
 from lm.sweeping.space import Parameter, Value, contains, corners, listed, written
-from lm.sweeping.study import Sampler
 
 _TRIALS = 20
 _TRAINING = {part.name for part in fields(TrainConfig)}

@@ -23,7 +23,8 @@ from lm.runtime.ownership import owning
 from lm.sweeping.conductor import Conductor
 from lm.sweeping.process import TrainProcess
 from lm.sweeping.report import RESULTS, TABLE, Results
-from lm.sweeping.study import Study, check_storage, require_optuna, storage_trouble
+from lm.sweeping.storage import check_storage, storage_trouble
+from lm.sweeping.study import Study, require_optuna
 from lm.training.signals import StopFlag
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ from lm.errors import (
 from lm.runtime.ownership import living_owner
 from lm.sweeping.directory import curve, has_saved, is_done, seconds, size_of_curve
 from lm.sweeping.process import Order, Process
-from lm.sweeping.space import Value, written
+from lm.sweeping.space import Value, described
 from lm.sweeping.study import Study, Trial
 
 POLL_SECONDS = 0.2
@@ -246,13 +246,3 @@ class Conductor:
         self.failure = self.failure or kind(
             f"trial {trial.number}: {cause}", "No trial came to its end."
         )
-
-
-def described(params: Mapping[str, Value]) -> str:
-    """Parameters for people, on one line."""
-    return "  ".join(f"{name}={shown(value)}" for name, value in params.items()) or "the default"
-
-
-def shown(value: Value) -> str:
-    """A value for people: four digits say enough."""
-    return f"{value:.4g}" if isinstance(value, float) else written(value)

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from lm.errors import on_one_line
 from lm.runtime.files import storage_errors, write_atomically
-from lm.sweeping.conductor import shown
-from lm.sweeping.space import Parameter
+from lm.sweeping.space import Parameter, shown
 from lm.sweeping.study import Record, Study
 
 RESULTS = "results.json"

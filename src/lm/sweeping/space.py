@@ -158,3 +158,13 @@ def contains(parameter: Parameter, value: object) -> bool:
     assert parameter.low is not None
     steps = 0.0 if parameter.step is None else (value - parameter.low) / parameter.step
     return parameter.low <= value <= parameter.last and abs(steps - round(steps)) < 1e-9
+
+
+def described(params: Mapping[str, Value]) -> str:
+    """Parameters for people, on one line."""
+    return "  ".join(f"{name}={shown(value)}" for name, value in params.items()) or "the default"
+
+
+def shown(value: Value) -> str:
+    """A value for people: four digits say enough."""
+    return f"{value:.4g}" if isinstance(value, float) else written(value)

@@ -1,46 +1,21 @@
 """Optuna's study of a sweep: what it proposes, what it is told, which trials it ends early.
 
-The only home of Optuna, which is imported when a sweep begins.
+Optuna is imported when a sweep begins, in this package alone.
 """
 
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from lm.errors import ConfigError, StorageError
-from lm.runtime.untrusted import first_line
+from lm.errors import ConfigError
+from lm.sweeping.methods import Pruner, Sampler, distribution, pruner_of, sampler_of
 from lm.sweeping.space import Parameter, Value, grid
+from lm.sweeping.storage import opening
 
 if TYPE_CHECKING:
     import optuna
-
-# A sampler and a pruner begin to judge when so many trials have shown how they go.
-_TRIALS_TO_SAMPLE_BY = 5
-_TRIALS_TO_PRUNE_BY = 3
-# The first validation says how fast a trial begins, not how far it comes.
-_FIRST_TO_PRUNE_AT = 2
-
-
-class Sampler(Enum):
-    """How a trial is chosen: by a tree-structured Parzen estimator of the others, at random, or
-    each combination in turn."""
-
-    tpe = "tpe"
-    random = "random"
-    grid = "grid"
-
-
-class Pruner(Enum):
-    """Which trials end early: those behind the median at the same validation, or by Hyperband."""
-
-    median = "median"
-    hyperband = "hyperband"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,19 +69,6 @@ def require_optuna() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 
-def check_storage(url: str) -> None:
-    """Find out before any work whether there is such a database.
-
-    Raises:
-        ConfigError: the URL is none, or its driver is not installed.
-        StorageError: the database cannot be opened.
-    """
-    import optuna
-
-    with _opening():
-        optuna.storages.get_storage(url)
-
-
 class Study:
     """The study of one sweep; other processes with the same storage may take part in it.
 
@@ -135,11 +97,11 @@ class Study:
         import optuna
 
         self._space = space
-        self._distributions = {name: _distribution(p) for name, p in space.items()}
+        self._distributions = {name: distribution(p) for name, p in space.items()}
         self._sampler, self._seed, self._owner = sampler, seed, owner
-        with _opening():
+        with opening():
             self._study = optuna.create_study(
-                study_name=name, storage=storage, load_if_exists=True, pruner=_pruner(pruner)
+                study_name=name, storage=storage, load_if_exists=True, pruner=pruner_of(pruner)
             )
 
     def settle(self, facts: Mapping[str, str]) -> dict[str, str]:
@@ -169,7 +131,7 @@ class Study:
         if len(known) == len(self._trials()):
             facts = {"owner": self._owner} | ({} if default is None else {"default": True})
             self._study.enqueue_trial(params, user_attrs=facts)
-        self._study.sampler = self._sampler_of(len(known))
+        self._study.sampler = sampler_of(self._sampler, self._seed, len(known))
         handle = self._study.ask({} if default == {} else self._distributions)
         handle.set_user_attr("owner", self._owner)
         return Trial(handle.number, dict(handle.params), handle)
@@ -233,88 +195,6 @@ class Study:
             if fact is not None:
                 trial.handle.set_user_attr(name, fact)
         self._study.tell(trial.number, value, TrialState[state])
-
-    def _sampler_of(self, number: int) -> "optuna.samplers.BaseSampler":
-        from optuna.samplers import RandomSampler, TPESampler
-
-        seed = int(np.random.SeedSequence([self._seed, number]).generate_state(1)[0])
-        if self._sampler is not Sampler.tpe:
-            return RandomSampler(seed)
-        return TPESampler(n_startup_trials=_TRIALS_TO_SAMPLE_BY, constant_liar=True, seed=seed)
-
-
-@contextmanager
-def storage_trouble() -> Iterator[None]:
-    """Say in one line what a database cannot do.
-
-    Raises:
-        StorageError: it does not answer, or refuses.
-    """
-    from optuna.exceptions import StorageInternalError
-    from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
-
-    try:
-        yield
-    except (ArgumentError, NoSuchModuleError):  # of the URL
-        raise
-    except (StorageInternalError, SQLAlchemyError) as error:
-        inner = error.__cause__ if isinstance(error, StorageInternalError) else error
-        reason = str(getattr(inner, "orig", None) or inner)
-        raise StorageError(
-            f"the sweep's database fails: {first_line(Exception(reason))}",
-            "When it answers again, the same command goes on.",
-        ) from error
-
-
-@contextmanager
-def _opening() -> Iterator[None]:
-    """The same for what can be wrong with an URL, and no password of it.
-
-    Raises:
-        ConfigError: it is none, or its driver is not installed.
-    """
-    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
-
-    example = "Set storage=postgresql://USER@HOST/DATABASE, or leave it out for a file here."
-    try:
-        with storage_trouble():
-            yield
-    except ImportError as error:
-        driver = getattr(error.__cause__ or error, "name", None)
-        raise ConfigError(
-            f"storage: the driver of this database, {driver}, is not installed",
-            f"pip install {driver}",
-        ) from error
-    except (ArgumentError, NoSuchModuleError, ValueError) as error:
-        raise ConfigError("storage is not the URL of a database", example) from error
-
-
-def _distribution(parameter: Parameter) -> "optuna.distributions.BaseDistribution":
-    from optuna.distributions import (
-        CategoricalDistribution,
-        FloatDistribution,
-        IntDistribution,
-    )
-
-    if parameter.choices is not None:
-        return CategoricalDistribution(parameter.choices)
-    low, high, log = parameter.low, parameter.last, parameter.log
-    assert low is not None
-    if isinstance(low, int):
-        return IntDistribution(low, int(high), log=log, step=int(parameter.step or 1))
-    return FloatDistribution(low, high, log=log, step=parameter.step)
-
-
-def _pruner(kind: Pruner | None) -> "optuna.pruners.BasePruner":
-    from optuna import pruners
-
-    if kind is Pruner.median:
-        return pruners.MedianPruner(
-            n_startup_trials=_TRIALS_TO_PRUNE_BY, n_warmup_steps=_FIRST_TO_PRUNE_AT
-        )
-    if kind is Pruner.hyperband:
-        return pruners.HyperbandPruner(min_resource=1)
-    return pruners.NopPruner()
 
 
 _STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}

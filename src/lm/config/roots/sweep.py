@@ -7,8 +7,8 @@ from enum import Enum
 from lm import checks
 from lm.config.roots.training import TrainConfig
 from lm.errors import ConfigError
+from lm.sweeping.methods import Pruner, Sampler
 from lm.sweeping.space import Parameter
-from lm.sweeping.study import Pruner, Sampler
 
 # They say which run it is, not how it trains.
 _NOT_SEARCHED = ("name", "runs", "resume")
