@@ -12,6 +12,7 @@ from lm import __version__
 VERBS = {
     "prepare": "turn text files into tokens by all cores, for lm train to find: data= tokenizer=",
     "train": "train a model, continue a run (resume=), or start from its weights (init_from=)",
+    "sweep": "search for better settings: lm sweep sweep=lstm trials=30 workers=2",
     "reproduce": "run a published result and compare: lm reproduce NAME, or --list",
     "verify-resume": "interrupt a run of your configuration, continue it, compare every bit",
     "evaluate": "exact loss, perplexity and bits per byte of a run; method=all for every method",
@@ -69,6 +70,11 @@ def prepare() -> int:
 def train() -> int:
     """`lm-train`."""
     return _run("train", sys.argv[1:])
+
+
+def sweep() -> int:
+    """`lm-sweep`."""
+    return _run("sweep", sys.argv[1:])
 
 
 def reproduce() -> int:

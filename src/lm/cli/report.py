@@ -55,6 +55,14 @@ def report(error: BaseException, job: str = "", verb: str = "train") -> int:
     return known.code
 
 
+def named(error: Exception, job: str, verb: str) -> Exception:
+    """The error with the job that it is of, for another process to report."""
+    known = as_user_error(error, verb)
+    return (
+        type(known)(f"{job}: {known.cause}", known.remedy) if isinstance(known, LmError) else error
+    )
+
+
 def as_user_error(error: BaseException, verb: str = "train") -> LmError | Stopped | None:
     """The error in the user's terms; None for a bug of ours."""
     if isinstance(error, LmError | Stopped):

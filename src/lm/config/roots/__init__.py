@@ -10,6 +10,7 @@ from lm.config.roots.import_ import ImportConfig
 from lm.config.roots.inspect import InspectConfig
 from lm.config.roots.prepare import PrepareConfig
 from lm.config.roots.score import ScoreConfig
+from lm.config.roots.sweep import SweepConfig
 from lm.config.roots.training import (
     Interruption,
     ReproduceConfig,
@@ -29,6 +30,7 @@ __all__ = [
     "PrepareConfig",
     "ReproduceConfig",
     "ScoreConfig",
+    "SweepConfig",
     "TrainConfig",
     "VerifyResumeConfig",
 ]
@@ -36,6 +38,7 @@ __all__ = [
 ROOTS: dict[str, type[Any]] = {
     "prepare": PrepareConfig,
     "train": TrainConfig,
+    "sweep": SweepConfig,
     "reproduce": ReproduceConfig,
     "verify-resume": VerifyResumeConfig,
     "evaluate": EvaluateConfig,
