@@ -9,8 +9,9 @@ import torch
 from torch import distributed as dist
 
 from lm.errors import ProcessError
+from lm.runtime.collectives import Groups
 from lm.runtime.messages import Messages
-from lm.runtime.processes import Groups, Processes
+from lm.runtime.processes import Processes
 
 T = TypeVar("T")
 

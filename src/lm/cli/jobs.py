@@ -24,10 +24,11 @@ from lm.commands import module_of
 from lm.config.handover import handed_over, taken_over
 from lm.errors import LmError, OutOfMemoryError, ProcessError, Stopped
 from lm.run_directory import ConsoleHandler
+from lm.runtime.connection import as_error
 from lm.runtime.device import RuntimeConfig
 from lm.runtime.joining import joined
 from lm.runtime.launcher import run_processes
-from lm.runtime.processes import Processes, as_error
+from lm.runtime.processes import Processes
 
 # What starting again may mend: a process was lost, or the memory of its machine was taken.
 _CONSEQUENCES = {ProcessError.code, Stopped.code}

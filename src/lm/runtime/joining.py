@@ -18,9 +18,10 @@ from contextlib import contextmanager, nullcontext
 from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from lm.runtime.connection import connection
 from lm.runtime.messages import Messages, lost
 from lm.runtime.ownership import started
-from lm.runtime.processes import DEFAULT_TIMEOUT_SECONDS, Processes, connection
+from lm.runtime.processes import DEFAULT_TIMEOUT_SECONDS, Processes
 
 _TURN_SECONDS = 0.05
 _TURNS_PER_BEAT = 20

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from lm import checks
 from lm.errors import CheckpointError, ConfigError
-from lm.runtime.processes import Pending, Processes
+from lm.runtime.collectives import Pending
+from lm.runtime.processes import Processes
 from lm.runtime.randomness import generator
 from lm.runtime.untrusted import REMEDY
 

@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from lm.runtime.processes import Pending, Processes
+from lm.runtime.collectives import Pending
+from lm.runtime.processes import Processes
 from lm.training.communication import CommunicationConfig, PowerSGD, Rounded, begin
 
 # A gradient with fewer elements waits for the other small ones, to travel with them.
