@@ -148,6 +148,21 @@ def test_words_split_over_processes_train_the_same(
     assert max(rows) - min(rows) <= 1
 
 
+def test_a_run_with_split_words_goes_on_in_any_number(tmp_path: Path) -> None:
+    made = recipe(tmp_path / "x", model={"tied": True}, optim=SGD(lr=0.3, momentum=0.5))
+    made.steps = 12
+    (alone,) = train(made, "straight", 1)
+    for made.steps, size, made.split in ((4, 2, True), (7, 3, True), (9, 2, False), (12, 3, True)):
+        trainers = train(made, "split", size)
+    want, found = (
+        trainer.directory.checkpoints.newest_good()[1] for trainer in (alone, trainers[0])
+    )
+    for name, tensor in {**want.model, **want.training}.items():
+        if not name.startswith("statistics"):
+            other = {**found.model, **found.training}[name]
+            assert torch.allclose(tensor.double(), other.double(), atol=1e-5), name
+
+
 def test_rounding_on_the_way_stays_rounding(tmp_path: Path) -> None:
     wide = {"embedding_size": 70, "hidden_size": 70}  # matrices that do not travel with the small
     made = recipe(tmp_path / "x", steps=12, model=wide)
