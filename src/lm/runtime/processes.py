@@ -116,6 +116,8 @@ class Processes(Collectives):
             yield
             return
         timeout = timedelta(seconds=self.messages.patience_seconds)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # or what NCCL makes lies on the first GPU
         # Whoever waits here for one that was lost has to hear the agent's signal to end.
         form = partial(self._form_groups, device, timeout)
         self._groups = beside(form, self._look_for_failure)
@@ -131,8 +133,9 @@ class Processes(Collectives):
             # A store of its own, since one that waits keeps whoever else uses it waiting too.
             store = self.messages.part("group").store.clone()  # type: ignore[attr-defined]
             dist.init_process_group(
-                backend, store=store, rank=self.rank, world_size=self.size, timeout=timeout
-            )
+                backend, store=store, rank=self.rank, world_size=self.size, timeout=timeout,
+                device_id=device if backend == "nccl" else None,
+            )  # fmt: skip
             world = dist.group.WORLD
             assert world is not None
             host = world if backend == "gloo" else dist.new_group(backend="gloo", timeout=timeout)
