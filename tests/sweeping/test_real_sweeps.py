@@ -95,6 +95,8 @@ def test_eight_trials_with_two_workers_survive_a_kill_and_beat_the_default() -> 
     assert f"loss {best['value']:.4f}" in said
     assert "test  loss" in said
     assert "8" in finished("compare", str(folder))
+    # The same command has nothing left to do.
+    assert "begins" not in finished(*words)
 
 
 def test_a_stopped_sweep_saves_its_trials_and_goes_on_to_the_same_end() -> None:
