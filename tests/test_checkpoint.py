@@ -92,16 +92,16 @@ def test_a_full_disk_at_any_write_leaves_the_old_checkpoint_and_no_debris(
     def full(*arguments: object, **named: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    real_text, real_save = Path.write_text, formats.save_file
+    real_text, real_save = Path.write_text, formats.write_tensors
 
     def write_text(self: Path, *arguments: object, **named: object) -> int:
         return full() if self.name == name else real_text(self, *arguments, **named)  # type: ignore
 
-    def save_file(tensors: object, path: Path) -> None:
-        full() if path.name == name else real_save(tensors, path)
+    def write_tensors(tensors: object, rows: object, path: Path) -> None:
+        full() if path.name == name else real_save(tensors, rows, path)  # type: ignore
 
     monkeypatch.setattr(Path, "write_text", write_text)
-    monkeypatch.setattr(formats, "save_file", save_file)
+    monkeypatch.setattr(formats, "write_tensors", write_tensors)
     with pytest.raises(StorageError, match="No space left"):
         folder.save(2, example(2), best=True, keep=2)
     assert sorted(p.name for p in tmp_path.iterdir()) == before

@@ -70,6 +70,7 @@ def options() -> list[str]:
 @pytest.mark.parametrize("verb", ROOTS)
 def test_every_root_composes_and_parses(verb: str) -> None:
     required = {
+        "sweep": ["sweep=lr"],
         "reproduce": ["row=r"],
         "evaluate": ["run=r"],
         "generate": ["run=r"],
@@ -89,7 +90,8 @@ def test_every_root_file_is_a_verb() -> None:
 @pytest.mark.parametrize("chosen", options())
 def test_every_option_composes_and_parses(chosen: str) -> None:
     needed = [text for option in chosen.split() for text in NEEDED.get(option, [])]
-    parsed = parse(compose("train", [*chosen.split(), *needed]), TrainConfig)
+    verb = "sweep" if chosen.startswith("sweep=") else "train"
+    parsed = parse(compose(verb, [*chosen.split(), *needed]), ROOTS[verb])
     for group, _, name in (option.partition("=") for option in chosen.split()):
         if group in registry.BASES:
             assert type(getattr(parsed, group)) is registry.schema_named(group, name)

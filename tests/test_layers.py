@@ -17,7 +17,7 @@ LAYERS = [
     {"lm.training"},
     {"lm.inspection"},
     {"lm.evaluation", "lm.sampling", "lm.scoring", "lm.export"},
-    {"lm.reproduction", "lm.comparison"},
+    {"lm.reproduction", "lm.comparison", "lm.sweeping"},
     {"lm.run_directory"},
     {"lm.checkpoint", "lm.metrics"},
     {"lm.optim", "lm.models", "lm.data"},
@@ -92,6 +92,15 @@ def test_hydra_stays_in_the_configuration_and_the_command_line() -> None:
         and RANKS[part_of(module)] > CONFIG
     ]
     assert below == []
+
+
+def test_optuna_stays_in_its_package() -> None:
+    users = {
+        part_of(module)
+        for module, tree in modules().items()
+        if any(name.split(".")[0] in ("optuna", "sqlalchemy") for name in imported(tree))
+    }
+    assert users == {"lm.sweeping"}
 
 
 def test_hydra_main_has_one_home() -> None:

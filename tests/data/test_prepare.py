@@ -14,13 +14,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm.data import encoder
+from lm.data import batch
 from lm.data import pieces as pieces_module
 from lm.data import prepare as prepare_module
 from lm.data.corpus import SPLITS, Corpus, Document, Unit
-from lm.data.pieces import TextCounts, pieces
+from lm.data.counts import TextCounts
+from lm.data.encoding import encode_split
+from lm.data.pieces import pieces
 from lm.data.prepare import prepare
-from lm.data.store import TokenStore, write_store
+from lm.data.store import TokenStore
 from lm.data.tokenizers import (
     TOKENIZERS,
     BpeConfig,
@@ -74,7 +76,7 @@ def test_lines_are_encoded_one_by_one(
 ) -> None:
     monkeypatch.setattr(pieces_module, "TARGET_BYTES", target)
     monkeypatch.setattr(pieces_module, "LONGEST_BYTES", 16)
-    monkeypatch.setattr(encoder, "BATCH_BYTES", 11)
+    monkeypatch.setattr(batch, "BATCH_BYTES", 11)
     corpus = corpus_of(tmp_path, TEXT, b"", b"end\n")
     prepared = prepare(corpus, config_of(kind), Unit.line, tmp_path / "cache")
     tokenizer, store = prepared.tokenizer, prepared.stores["train"]
@@ -173,7 +175,7 @@ def test_the_second_time_nothing_is_encoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = prepare(corpus_of(tmp_path / "here", TEXT), WordConfig(), Unit.line, tmp_path / "cache")
-    monkeypatch.setattr(prepare_module, "write_store", None)
+    monkeypatch.setattr(prepare_module, "encode_split", None)
     monkeypatch.setattr(WordConfig, "build", None)
     moved = corpus_of(tmp_path / "elsewhere", TEXT)
     again = prepare(moved, WordConfig(), Unit.line, tmp_path / "cache")
@@ -204,7 +206,7 @@ def test_a_damaged_entry_is_made_again(tmp_path: Path, caplog: pytest.LogCapture
     raw = (path / "shard-00000.bin").read_bytes()
     (path / "shard-00000.bin").write_bytes(bytes([raw[0] ^ 1]) + raw[1:])
     next((tmp_path / "cache/tokenizers").glob("*.json")).write_bytes(b"{")
-    killed = path.with_name(f".new-{path.name}-12345678")
+    killed = path.with_name(f".part-{path.name}")
     killed.mkdir()
     with caplog.at_level(logging.WARNING):
         again = prepare(corpus, WordConfig(), Unit.stream, tmp_path / "cache")
@@ -223,7 +225,7 @@ def test_several_may_prepare_the_same_text_at_once(
 
     def counted(path: Path, *args: object, **kwargs: object) -> TokenStore:
         writes.append(path)
-        return write_store(path, *args, **kwargs)
+        return encode_split(path, *args, **kwargs)
 
     def contend(_: int) -> str:
         prepared = prepare(corpus, WordConfig(), Unit.line, tmp_path / "cache")
@@ -232,7 +234,7 @@ def test_several_may_prepare_the_same_text_at_once(
         stores["train"].verify(tokenizer.fingerprint, tokenizer.vocab_size)
         return stores["train"].fingerprint
 
-    monkeypatch.setattr(prepare_module, "write_store", counted)
+    monkeypatch.setattr(prepare_module, "encode_split", counted)
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(contend, range(8)))) == 1
     assert len(writes) == 2  # train; valid and test are the same text

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lm.data.pieces import TextCounts
+from lm.data.counts import TextCounts
 from lm.data.store import Block, TokenStore, write_store
 from lm.errors import DataError, StorageError
 

@@ -12,6 +12,7 @@ from bad_text_commands import GOOD, evaluate, generate, resume, train, write
 
 from lm.data import prepare as prepare_module
 from lm.data.corpus import Document
+from lm.data.survey import Survey, survey
 from lm.data.tokenizers import counting
 
 KINDS = ("byte", "char", "word", "bpe")
@@ -167,14 +168,12 @@ def changing() -> Iterator[Case]:
     """A file that changes after it was looked at."""
 
     def after(change: Callable[[Path], object]) -> AbstractContextManager[object]:
-        whole = prepare_module._content_hash
-
-        def hashed(documents: tuple[Document, ...]) -> str:
-            found = whole(documents)
+        def surveyed(documents: tuple[Document, ...], memory: Path) -> Survey:
+            found = survey(documents, memory)
             change(documents[0].path)
             return found
 
-        return patch.object(prepare_module, "_content_hash", hashed)
+        return patch.object(prepare_module, "survey", surveyed)
 
     changes: dict[str, tuple[Callable[[Path], object], str]] = {
         "rewritten": (lambda path: path.write_bytes(GOOD.upper()), "changed while they were read"),

@@ -40,7 +40,8 @@ class FailingDisk:
 
     def __init__(self, folder: Path) -> None:
         source = str(HERE.parents[1] / "src")
-        paths = os.pathsep.join([source, str(HERE), os.environ.get("PYTHONPATH", "")])
+        ours = (source, str(HERE.parent), str(HERE))
+        paths = os.pathsep.join([*ours, os.environ.get("PYTHONPATH", "")])
         self._log = (folder / "failing_disk.log").open("w")
         self._process = subprocess.Popen(
             [sys.executable, __file__],
@@ -120,8 +121,7 @@ ACTIONS: dict[str, Callable[[Path], int]] = {
 
 
 def _serve() -> None:
-    import lm.cli.launch
-    import lm.commands.train  # noqa: F401
+    import warmed  # noqa: F401
 
     for line in sys.stdin:
         sys.stdout.write(json.dumps(_in_a_process(*json.loads(line))) + "\n")

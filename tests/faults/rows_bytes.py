@@ -16,7 +16,7 @@ from fault_plan import Figure, Finding, Trial, log_lines, row
 from odd_text import text
 from trials import in_child
 
-from lm.data import encoder, pieces
+from lm.data import batch, pieces
 from lm.data.corpus import Corpus, Document, Unit
 from lm.data.prepare import Prepared, prepare
 from lm.data.store import TokenStore
@@ -65,7 +65,7 @@ def attack(draws: random.Random) -> str | None:
             limits = {"TARGET_BYTES": draws.randint(1, 99), "LONGEST_BYTES": draws.randint(8, 400)}
             for name, value in limits.items():
                 held.enter_context(patch.object(pieces, name, value))
-            held.enter_context(patch.object(encoder, "BATCH_BYTES", draws.randint(1, 300)))
+            held.enter_context(patch.object(batch, "BATCH_BYTES", draws.randint(1, 300)))
             held.enter_context(patch.object(pieces, "READ_BYTES", draws.randint(1, 99)))
         try:
             prepared = prepare(corpus, config, unit, Path("cache"), splits=("train", "valid"))

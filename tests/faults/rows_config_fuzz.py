@@ -6,17 +6,14 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
-from copy import copy, deepcopy
 from functools import cache, partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import composing
 import torch
 from fault_plan import Figure, Finding, Trial, row
-from hydra._internal import config_loader_impl
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import CachingConfigRepository
 from pytest import MonkeyPatch  # noqa: PT013
 from random_configs import command_line
 from rows_config import answer_fault, shown
@@ -112,28 +109,5 @@ def small_work(patch: MonkeyPatch) -> None:
     patch.setattr("lm.evaluation.search._MOST_TRIALS", 2)
     for verb in (import_, reproduce, verify_resume):
         patch.setattr(verb, "run", lambda config: 0.0)
-    compose_faster(patch)
-
-
-def compose_faster(patch: MonkeyPatch) -> None:
-    """Let Hydra read each file and schema once."""
-    kept: dict[str, Any] = {}
-    whole = ConfigLoaderImpl._load_single_config
-
-    class Shared(CachingConfigRepository):
-        def __init__(self, delegate: Any) -> None:
-            super().__init__(delegate)
-            self.cache = kept.setdefault(str(self.get_sources()), {})
-
-        def initialize_sources(self, config_search_path: Any) -> None:
-            super().initialize_sources(config_search_path)
-            self.cache = {}
-
-    def own(self: ConfigLoaderImpl, default: Any, repo: Any) -> Any:
-        result = copy(whole(self, default, repo))
-        result.config = deepcopy(result.config)  # composition changes it
-        return result
-
-    patch.setattr(config_loader_impl, "CachingConfigRepository", Shared)
-    patch.setattr(ConfigLoaderImpl, "_load_single_config", own)
+    composing.install(patch)
     patch.setattr(unknown, "_names_of", cache(unknown._names_of))

@@ -13,8 +13,8 @@ from stranger import MANIFEST, checkpoint_of, copied, good_run, seal
 from trials import in_child
 
 import lm
+from lm.commands.assembly import assemble
 from lm.commands.begin import begin
-from lm.commands.train import assemble
 from lm.config import Invocation, TrainConfig, compose, parse, prepare
 from lm.errors import CheckpointError, LmError
 from lm.training.loop import Trainer

@@ -64,6 +64,7 @@ class Recipe:
     steps: int = 14
     precision: Precision = Precision.fp32
     kernels: Kernels = Kernels.torch
+    split: bool = False
 
     def prepared(self) -> Prepared:
         path = self.folder / "text.txt"
@@ -100,7 +101,8 @@ class Recipe:
         dropout = type(CELLS[self.cell]().dropout)(embedding=0.1, between=0.2, output=0.3)
         model_config = CELLS[self.cell](**{**sizes, "dropout": dropout, **self.model})
         counts = torch.from_numpy(stores["train"].token_counts(256))
-        model = model_config.build(256, seed=1, counts=counts)
+        among = processes if self.split else ALONE
+        model = model_config.build(256, seed=1, counts=counts, processes=among)
         choices = Choices(self.folder / "measured.json", processes=processes)
         model.compute = Compute(CPU, self.precision, self.kernels, "", choices)
         model.compute.use()

@@ -8,14 +8,16 @@ from typing import TypeVar
 import torch
 from torch import distributed as dist
 
+from lm.errors import ProcessError
+from lm.runtime.collectives import Groups
 from lm.runtime.messages import Messages
-from lm.runtime.processes import Groups, Processes
+from lm.runtime.processes import Processes
 
 T = TypeVar("T")
 
 
 def together(
-    size: int, work: Callable[[Processes], T], *, seconds: float = 30.0
+    size: int, work: Callable[[Processes], T], *, seconds: float = 5.0
 ) -> list[T | BaseException]:
     """What each of `size` processes returns or raises."""
     store = dist.HashStore()
@@ -23,7 +25,7 @@ def together(
 
     def member(rank: int) -> None:
         try:
-            group = _group(dist.PrefixStore("group", store), rank, size, seconds)
+            group = gloo(dist.PrefixStore("group", store), rank, size, seconds)
             messages = Messages(dist.PrefixStore("words", store), seconds)
             processes = Processes(
                 rank, size, local_rank=rank, messages=messages, groups=Groups(group, group)
@@ -40,19 +42,19 @@ def together(
     return [found[rank] for rank in range(size)]
 
 
-def _group(store: dist.Store, rank: int, size: int, seconds: float) -> dist.ProcessGroup:
-    """A group of its own for each thread, where torch.distributed has one for the process."""
-    gloo = dist.ProcessGroupGloo(store, rank, size, timedelta(seconds=seconds))
+def gloo(store: dist.Store, rank: int, size: int, seconds: float) -> dist.ProcessGroup:
+    """A group that torch's registry, of which there is one for all threads, does not know."""
     group = dist.ProcessGroup(store, rank, size)
     kind = dist.ProcessGroup.BackendType.GLOO
+    backend = dist.ProcessGroupGloo(store, rank, size, timedelta(seconds=seconds))
     group._set_default_backend(kind)
-    group._register_backend(torch.device("cpu"), kind, gloo)
+    group._register_backend(torch.device("cpu"), kind, backend)
     return group
 
 
 def all_of(results: list[T | BaseException]) -> list[T]:
-    """The results, where nothing was raised."""
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
+    """The results, where nothing was raised; a lost connection is not what was wrong."""
+    raised = [result for result in results if isinstance(result, BaseException)]
+    for error in sorted(raised, key=lambda error: isinstance(error, ProcessError)):
+        raise error
     return results  # type: ignore[return-value]

@@ -11,21 +11,20 @@ step-000001234/
 
 import json
 import logging
-import os
-import re
+from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
+from lm.checkpoint.tensors import Rows, take_part, write_tensors
 from lm.errors import CheckpointError, NumericError
 from lm.runtime.files import folder_atomically, sha256, storage_errors, sync
-from lm.runtime.untrusted import REMEDY, contained, read_json_object, read_tensors, read_text
+from lm.runtime.untrusted import REMEDY, contained, read_json_object, read_text
+from lm.runtime.untrusted_tensors import read_tensors
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -38,20 +37,30 @@ _MAX_MANIFEST = 1 << 20
 _MAX_STATE = 16 << 20
 _MAX_CONFIG = 1 << 20
 _MAX_TOKENIZER = 128 << 20  # a million words have 10 MB in English, 70 MB in Cyrillic
-_SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Checkpoint:
-    """What a checkpoint holds, in memory."""
+    """What a checkpoint holds, in memory.
+
+    Attributes:
+        rows: of tensors in `model` and `training` of which other processes have other rows, what
+            gives all of them.
+    """
 
     model: dict[str, Tensor]
     training: dict[str, Tensor]
     state: dict[str, Any]
     config: str
     tokenizer: dict[str, Any]
+    rows: Mapping[str, Rows] = field(default_factory=dict)
+
+    def take_part(self) -> None:
+        """While another process writes it."""
+        take_part(self.model, self.rows)
+        take_part(self.training, self.rows)
 
 
 def write(folder: Path, checkpoint: Checkpoint) -> None:
@@ -62,14 +71,14 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
         StorageError: disk full or read-only.
     """
     for name, tensor in checkpoint.model.items():
-        if not _finite(tensor):
+        if not finite(tensor):
             raise NumericError(
                 f"refused to save {folder.name}: {name} is not finite",
                 "Lower optim.lr or set trainer.clip.norm, and resume from the last checkpoint.",
             )
     with storage_errors(f"save {folder}"), folder_atomically(folder) as new:
-        _write_tensors(checkpoint.model, new / "model.safetensors")
-        _write_tensors(checkpoint.training, new / "training.safetensors")
+        write_tensors(checkpoint.model, checkpoint.rows, new / "model.safetensors")
+        write_tensors(checkpoint.training, checkpoint.rows, new / "training.safetensors")
         (new / "state.json").write_text(json.dumps(checkpoint.state, indent=1), encoding="utf-8")
         (new / "config.yaml").write_text(checkpoint.config, encoding="utf-8")
         (new / "tokenizer.json").write_text(json.dumps(checkpoint.tokenizer), encoding="utf-8")
@@ -83,7 +92,7 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
             sync(path)
 
 
-def _finite(tensor: Tensor) -> bool:
+def finite(tensor: Tensor) -> bool:
     """Every element is finite: the extremes are, for a NaN is both of them."""
     if not tensor.numel() or not tensor.is_floating_point():
         return True
@@ -102,31 +111,6 @@ def detached(checkpoint: Checkpoint) -> Checkpoint:
         training=copies(checkpoint.training),
         state=deepcopy(checkpoint.state),
     )
-
-
-def _write_tensors(tensors: dict[str, Tensor], path: Path) -> None:
-    """Write a safetensors file; what the library says of the system becomes an OSError again."""
-    try:
-        save_file(_storable(tensors), path)
-    except SafetensorError as error:
-        number = _SYSTEM_ERROR.search(str(error))
-        if number is None:
-            raise
-        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
-
-
-def _storable(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """On the CPU, contiguous, each with a storage of its own: what safetensors writes."""
-    stored: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in tensors.items():
-        kept = tensor.detach().cpu().contiguous()
-        storage = kept.untyped_storage()
-        if storage.data_ptr() in seen or storage.nbytes() != kept.nbytes:
-            kept = kept.clone()
-        seen.add(kept.untyped_storage().data_ptr())
-        stored[name] = kept
-    return stored
 
 
 def read(folder: Path) -> Checkpoint:

@@ -10,7 +10,9 @@ from collections.abc import Callable, Sequence
 from lm import __version__
 
 VERBS = {
+    "prepare": "turn text files into tokens by all cores, for lm train to find: data= tokenizer=",
     "train": "train a model, continue a run (resume=), or start from its weights (init_from=)",
+    "sweep": "search for better settings: lm sweep sweep=lstm trials=30 workers=2",
     "reproduce": "run a published result and compare: lm reproduce NAME, or --list",
     "verify-resume": "interrupt a run of your configuration, continue it, compare every bit",
     "evaluate": "exact loss, perplexity and bits per byte of a run; method=all for every method",
@@ -38,7 +40,8 @@ usage: lm <verb> [group=option] [field=value] …
 
 exit codes: 0 done · 2 configuration · 3 data · 4 checkpoint · 5 non-finite training ·
             6 storage · 7 out of memory · 8 a check failed (reproduction, resume, audit, export) ·
-            75 stopped by a signal, saved if there was anything to save
+            9 another process of the run was lost · 75 stopped by a signal, saved if there was
+            anything to save
 LM_TRACEBACK=1 shows where an error comes from.
 """
 
@@ -59,9 +62,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _run(verb, rest)
 
 
+def prepare() -> int:
+    """`lm-prepare`."""
+    return _run("prepare", sys.argv[1:])
+
+
 def train() -> int:
     """`lm-train`."""
     return _run("train", sys.argv[1:])
+
+
+def sweep() -> int:
+    """`lm-sweep`."""
+    return _run("sweep", sys.argv[1:])
 
 
 def reproduce() -> int:

@@ -52,10 +52,15 @@ def read_flags(verb: str, arguments: Sequence[str]) -> tuple[Namespace, list[str
             raise ConfigError(
                 f"lm {verb} shows runs side by side, once", "Drop -m; give it all the runs."
             )
-    lists = config.path_lists(config.ROOTS[verb])
+    lists, searches = config.path_lists(config.ROOTS[verb]), verb == "sweep"
+    if searches and flags.multirun:
+        raise ConfigError("lm sweep makes its own runs", "Drop -m; several values are a choice.")
     flags.overrides = [
-        config.prepare(text, lists=lists, sweep=flags.multirun) for text in flags.overrides
+        config.prepare(text, lists=lists, sweep=flags.multirun or searches)
+        for text in flags.overrides
     ]
+    if searches:
+        flags.overrides = [config.searched(text) for text in flags.overrides]
     if places:
         flags.overrides.append(f"{listed}={config.path_list(places)}")
     if flags.help:

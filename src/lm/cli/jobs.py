@@ -24,10 +24,11 @@ from lm.commands import module_of
 from lm.config.handover import handed_over, taken_over
 from lm.errors import LmError, OutOfMemoryError, ProcessError, Stopped
 from lm.run_directory import ConsoleHandler
+from lm.runtime.connection import as_error
 from lm.runtime.device import RuntimeConfig
 from lm.runtime.joining import joined
 from lm.runtime.launcher import run_processes
-from lm.runtime.processes import Processes, as_error
+from lm.runtime.processes import Processes
 
 # What starting again may mend: a process was lost, or the memory of its machine was taken.
 _CONSEQUENCES = {ProcessError.code, Stopped.code}
@@ -75,12 +76,17 @@ class Leader:
 
 
 def follow(processes: Processes) -> int:
-    """Do with the first process what it does; it speaks for all."""
+    """Do with the first process what it does; it speaks for all.
+
+    Returns:
+        the exit code: 0 where the first one has a failure to end with, which the agent would cut
+        short if this process ended so before.
+    """
     code = 0
     for number in itertools.count():
         said = processes.messages.await_(f"job/{number}", of=0)
         if "end" in said:
-            return code or int(said["end"])
+            return 0 if said["end"] else code
         try:
             run_job("train", taken_over(said, processes.of_job(number)))
         except (Exception, Stopped) as error:

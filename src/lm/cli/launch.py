@@ -29,10 +29,12 @@ from omegaconf.errors import OmegaConfBaseException
 from lm import config
 from lm.cli.flags import read_flags, runs_jobs
 from lm.cli.jobs import Leader, follow, run_job
-from lm.cli.report import report
-from lm.errors import ConfigError
+from lm.cli.report import named, report
+from lm.cli.requeue import started_again
+from lm.errors import ConfigError, Stopped
 from lm.runtime.files import storage_errors
-from lm.runtime.joining import joined, started_by_torchrun
+from lm.runtime.joining import joined, restarts_failures, started_by_torchrun
+from lm.runtime.ownership import Owner
 from lm.runtime.processes import ALONE, Processes
 
 MULTIRUN = "multirun.yaml"
@@ -73,8 +75,14 @@ def launch(verb: str, arguments: Sequence[str]) -> int:
         if not processes.first:
             return follow(processes)
         leader = Leader(processes)
-        with leader.leading():
-            return _launch(verb, arguments, leader=leader)
+        try:
+            with leader.leading():
+                return _launch(verb, arguments, leader=leader)
+        except Stopped as stopped:
+            if not restarts_failures():
+                raise
+            report(stopped)
+            return 0  # with another code torchrun would start the run again
 
 
 def _launch(
@@ -145,7 +153,7 @@ class _Task:
     swept: frozenset[str]
     leader: Leader | None = None
     processes: Processes = ALONE
-    owner: int = field(default_factory=os.getpid)
+    owner: Owner = field(default_factory=Owner.of_this_process)
     codes: list[int] = field(default_factory=list)
     failure: Exception | None = None
 
@@ -161,10 +169,14 @@ class _Task:
             str(context.job.num) if context.sweep.subdir == "." else context.sweep.subdir
         )
         try:
+            if self.verb == "train" and started_again(own):
+                composed.resume = str(own)
+                overrides.append(config.prepare(f"resume={own}"))
             return self._run(composed, overrides, own)
         except Exception as error:
-            if os.getpid() != self.owner:
-                raise  # the launcher carries it to the process that counts
+            if Owner.of_this_process() != self.owner:
+                # The launcher carries it to the process that counts.
+                raise named(error, name, self.verb) from error
             self.codes.append(report(error, f"{name}: ", self.verb))
             return math.nan
 

@@ -12,6 +12,7 @@ INTERRUPTED = 130
 BROKEN_PIPE = 141
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "bad_alloc")
 _LESS_MEMORY = {
+    "prepare": "Lower workers, tokenizer.max_size or tokenizer.sample_bytes.",
     "evaluate": "Lower window, streams or cache.window, or use another runtime.device.",
     "export": "Free some memory: the weights have to fit several times.",
     "generate": "Lower num_samples, or use another runtime.device.",
@@ -52,6 +53,14 @@ def report(error: BaseException, job: str = "", verb: str = "train") -> int:
     remedy = f"  {on_one_line(known.remedy)}\n" if known.remedy else ""
     sys.stderr.write(f"lm: {said}{job}{on_one_line(known.cause)}\n{remedy}")
     return known.code
+
+
+def named(error: Exception, job: str, verb: str) -> Exception:
+    """The error with the job that it is of, for another process to report."""
+    known = as_user_error(error, verb)
+    return (
+        type(known)(f"{job}: {known.cause}", known.remedy) if isinstance(known, LmError) else error
+    )
 
 
 def as_user_error(error: BaseException, verb: str = "train") -> LmError | Stopped | None:

@@ -113,6 +113,8 @@ def refuse_training(config: TrainConfig, call: Invocation) -> None:
 def assemble(start: Start, held: ExitStack) -> Count:
     """Everything the run consists of; its directory comes last, when nothing can be refused."""
     prepared = start.load_data()
+    for store in prepared.stores.values():
+        store.settle()
     model = start.build_model(prepared.tokenizer, prepared.stores["train"])
     assert isinstance(model, NgramModel)
     directory = RunDirectory.create(Path(start.config.runs) / start.config.name, job_directory())

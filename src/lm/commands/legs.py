@@ -5,7 +5,6 @@ import json
 import logging
 import shlex
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
@@ -33,6 +32,7 @@ from lm.config.fields import flatten, plain
 from lm.errors import ResumeError, Stopped
 from lm.optim.schedules import WarmupConfig
 from lm.runtime.files import storage_errors
+from lm.runtime.interpreter import module_command
 from lm.training.signals import StopFlag
 
 log = logging.getLogger(__name__)
@@ -172,10 +172,8 @@ def _settle_paths(composed: DictConfig) -> None:
 
 def _process(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a module with a fresh interpreter, to its end."""
-    # A console script does not search the folder it is called in, where -m would find it first.
-    safe = [] if sys.path[0] in ("", str(Path.cwd())) else ["-P"]
     return subprocess.run(
-        [sys.executable, *safe, "-m", module, *arguments],
+        module_command(module, *arguments),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -5,9 +5,9 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from lm.checkpoint import read
+from lm.commands.assembly import assemble
 from lm.commands.begin import resumed_compute
 from lm.commands.start import Start, corpus_of
-from lm.commands.train import assemble
 from lm.config import InspectConfig
 from lm.errors import DataError
 from lm.loading import Loaded, opened

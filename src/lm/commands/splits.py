@@ -57,6 +57,7 @@ class Splits:
             )
         prepared = prepare(self.corpus, self.loaded.tokenizer, self.unit, self.cache, splits=[name])
         store = prepared.stores[name]
+        store.settle()
         check_evaluable(store, self.corpus.describe(name))
         if self.own:
             self._compare(name, store)

@@ -25,6 +25,7 @@ from lm.data.store import TokenStore
 from lm.data.tokenizers import Tokenizer, TokenizerConfig
 from lm.evaluation import check_evaluable
 from lm.models import LanguageModel, RecurrentConfig
+from lm.models.vocabulary_parallel import own_tensors
 from lm.run_directory import RunDirectory
 from lm.runtime.compute import Compute
 from lm.runtime.processes import ALONE, Processes
@@ -55,6 +56,11 @@ class Start:
     directory: RunDirectory | None = None
     resumed: Checkpoint | None = None
     weights: Checkpoint | None = None
+
+    @property
+    def splits(self) -> bool:
+        """Each process has some words of the model only."""
+        return self.config.runtime.split_vocabulary and not self.processes.alone
 
     @property
     def prompt(self) -> str:
@@ -116,7 +122,11 @@ class Start:
         for note in self.corpus.notes:
             log.info("%s: %s", self.corpus.name, note)
         prepared = prepare(
-            self.corpus, self.tokenizer, config.data.unit, config.runtime.cache_folder()
+            self.corpus,
+            self.tokenizer,
+            config.data.unit,
+            config.runtime.cache_folder(),
+            workers=config.runtime.threads,
         )
         for split in ("valid", "test"):
             check_evaluable(prepared.stores[split], self.corpus.describe(split))
@@ -130,7 +140,13 @@ class Start:
         """
         config, size = self.config.model, tokenizer.vocab_size
         counts = torch.from_numpy(text.token_counts(size)) if config.needs_counts else None
-        model = config.build(size, seed=self.config.seed, counts=counts)
+        seed = self.config.seed
+        if self.splits and isinstance(config, RecurrentConfig):
+            split = config.build(size, seed=seed, counts=counts, processes=self.processes)
+            if self.weights is not None:
+                split.load_tensors(own_tensors(split, self.weights.model))
+            return split
+        model = config.build(size, seed=seed, counts=counts)
         if self.weights is not None:
             model.load_tensors(_extended(self.weights.model, model))
         return model

@@ -16,6 +16,7 @@ from lm.config.composition import (
     local_search_path,
     unresolved,
 )
+from lm.config.experiment import experiment
 from lm.config.fields import PATH_FIELDS, TEXT_FIELDS, path_lists
 from lm.config.invocation import Invocation, invocation, invoking, job_directory
 from lm.config.overrides import (
@@ -41,8 +42,10 @@ from lm.config.roots import (
     ImportConfig,
     InspectConfig,
     Interruption,
+    PrepareConfig,
     ReproduceConfig,
     ScoreConfig,
+    SweepConfig,
     TrainConfig,
     VerifyResumeConfig,
 )
@@ -55,6 +58,7 @@ from lm.config.saved import (
     portable_config,
     saved_config,
 )
+from lm.config.search import searched, takes_whole_numbers, value_at
 
 __all__ = [
     "PATH_FIELDS",
@@ -70,8 +74,10 @@ __all__ = [
     "InspectConfig",
     "Interruption",
     "Invocation",
+    "PrepareConfig",
     "ReproduceConfig",
     "ScoreConfig",
+    "SweepConfig",
     "TrainConfig",
     "VerifyResumeConfig",
     "chosen_schemas",
@@ -80,6 +86,7 @@ __all__ = [
     "compose_jobs",
     "config_dir",
     "dump",
+    "experiment",
     "explained",
     "flat_config",
     "free_text",
@@ -105,6 +112,9 @@ __all__ = [
     "same_run",
     "saved_config",
     "schema_named",
+    "searched",
     "swept_keys",
+    "takes_whole_numbers",
     "unresolved",
+    "value_at",
 ]

@@ -27,6 +27,7 @@ PATH_FIELDS = frozenset(
         "run",
         "runs",
         "runtime.cache",
+        "storage",
         "tokenizer.vocabulary",
         "vocabulary",
     }

@@ -44,7 +44,7 @@ BASES: dict[str, type] = {
 }
 """Group → the class that each of its schemas derives from."""
 
-OVERLAYS = ("experiment", "debug", "local")
+OVERLAYS = ("experiment", "debug", "sweep", "local")
 """Groups whose options set fields anywhere."""
 
 _schemas: dict[str, dict[str, type]] = {group: {} for group in BASES}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from lm import checks
+from lm.data.stored import PLAIN, Form, Text, documents_of, unpacked
 from lm.data.truth import Truth
 from lm.errors import DataError
 
@@ -26,22 +27,41 @@ class Document:
     """A byte range of a file; the whole file unless said otherwise.
 
     Attributes:
+        start, stop: only of files that are not compressed.
         truth: what the bytes of the file cost the source that drew them, where that is known.
+        form: how the text lies in the file; one of JSON lines holds many documents.
     """
 
     path: Path
     start: int = 0
     stop: int | None = None
     truth: Truth | None = None
+    form: Form = PLAIN
 
-    def chunks(self, size: int = 1 << 20) -> Iterator[bytes]:
-        """The bytes, unchanged, at most `size` at a time.
+    def texts(self, size: int = 1 << 20) -> Iterator[Text]:
+        """What is encoded by itself, in the order of the file; each has to be read to its end.
 
         Raises:
-            DataError: the file cannot be read.
+            DataError: the file cannot be read, or is damaged.
+        """
+        chunks = self.chunks(size)
+        if self.form.field is None:
+            yield Text(str(self.path), self.start, chunks)
+        else:
+            yield from documents_of(self.path, self.start, chunks, self.form.field)
+
+    def chunks(self, size: int = 1 << 20) -> Iterator[bytes]:
+        """The bytes, unpacked and else unchanged, about `size` at a time.
+
+        Raises:
+            DataError: the file cannot be read, or is damaged.
         """
         try:
             with self.path.open("rb") as file:
+                if self.form.compression is not None:
+                    assert (self.start, self.stop) == (0, None), "a compressed file is whole"
+                    yield from unpacked(self.path, file, self.form.compression, size)
+                    return
                 if self.start:  # a pipe cannot seek, and has no parts
                     file.seek(self.start)
                 left = (1 << 62) if self.stop is None else self.stop - self.start
@@ -52,6 +72,17 @@ class Document:
             raise DataError(
                 f"cannot read {self.path}: {error.strerror}", "Check the path and its permissions."
             ) from error
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of the text, as far as the file system knows them.
+
+        Raises:
+            OSError: the file is missing.
+        """
+        if self.form != PLAIN:
+            return None
+        return (self.path.stat().st_size if self.stop is None else self.stop) - self.start
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,29 +7,32 @@ floor.bin recalled.bin   of each token, where its source is known (`lm.data.trut
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import ExitStack
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 from numpy.typing import NDArray
 
-from lm.data.pieces import TextCounts
+from lm.data.counts import TextCounts
 from lm.data.store_header import HEADER, File, Header, check_files, read_header
 from lm.data.store_writer import StoreWriter
 from lm.data.truth import MARKS_DTYPE, NATS_DTYPE, TokenTruth
+from lm.data.verification import REMEDY, Verification
 from lm.errors import DataError
 from lm.runtime.files import folder_atomically, storage_errors
 
 SHARD_TOKENS = 1 << 27
 # Enough to tell the frequent tokens from the rare ones.
 COUNTED_TOKENS = 1 << 26
-_CHUNK_BYTES = 1 << 22  # whole ids of any width
-_REMEDY = "Delete that folder; it is prepared again when needed."
+# Each takes one of the files that a process may have open.
+MAPPED_SHARDS = 128
+# Verified before anything is read from it, in half a second; more in the background.
+VERIFIED_BYTES = 1 << 28
 
 
 class Block(NamedTuple):
@@ -37,7 +40,7 @@ class Block(NamedTuple):
     source of the text knows of them.
     """
 
-    ids: NDArray[np.int64]
+    ids: NDArray[Any]
     unit_ends: NDArray[np.int64] | None = None
     truth: TokenTruth | None = None
 
@@ -51,10 +54,8 @@ class TokenStore:
     def __init__(self, path: Path, header: Header) -> None:
         self.path = path
         self.header = header
-        self._shards = [
-            np.memmap(path / shard.name, header.dtype, "r", shape=(shard.items,))
-            for shard in header.shards
-        ]
+        self._shard = lru_cache(MAPPED_SHARDS)(self._mapped)  # each holds a file open
+        self._background: Verification | None = None
         self._starts = np.cumsum([0, *(shard.items for shard in header.shards)])
         units = header.units
         self._units: NDArray[np.uint64] = (
@@ -81,8 +82,15 @@ class TokenStore:
             AttributeError,
             RecursionError,
         ) as error:
-            raise DataError(f"token store {path} is damaged: {error}", _REMEDY) from error
+            raise DataError(f"token store {path} is damaged: {error}", REMEDY) from error
         return cls(path, header)
+
+    def _mapped(self, index: int) -> NDArray[Any]:
+        shard = self.header.shards[index]
+        try:
+            return np.memmap(self.path / shard.name, self.header.dtype, "r", shape=(shard.items,))
+        except (OSError, ValueError) as error:
+            raise DataError(f"cannot map {self.path / shard.name}: {error}", REMEDY) from error
 
     def __len__(self) -> int:
         return self.header.num_tokens
@@ -95,10 +103,12 @@ class TokenStore:
         filled = 0
         while filled < len(ids):
             first = start + filled - int(self._starts[index])
-            part = self._shards[index][first : first + len(ids) - filled]
+            part = self._shard(index)[first : first + len(ids) - filled]
             ids[filled : filled + len(part)] = part
             filled += len(part)
             index += 1
+        if self._background is not None:
+            self._background.check(ids)
         return ids
 
     def unit_ends(self, start: int, stop: int) -> NDArray[np.int64]:
@@ -156,6 +166,9 @@ class TokenStore:
     def verify(self, tokenizer: str, vocab_size: int) -> None:
         """Compare every file with its hash, and every id with the vocabulary.
 
+        Of a large store this is done in the background: what is wrong then is raised by whoever
+        reads tokens next, or by `settle`.
+
         Args:
             tokenizer: fingerprint of the tokenizer that the tokens must be of.
 
@@ -163,29 +176,23 @@ class TokenStore:
             DataError: a file was altered, or the store is another tokenizer's.
         """
         if (self.header.tokenizer, self.header.vocab_size) != (tokenizer, vocab_size):
-            raise DataError(f"token store {self.path} is of another tokenizer", _REMEDY)
-        highest = 0
-        for file in self.header.all_files:
-            digest = hashlib.sha256()
-            for chunk in self._chunks(file.name):
-                digest.update(chunk)
-                if file in self.header.shards:
-                    highest = max(highest, int(np.frombuffer(chunk, self.header.dtype).max()))
-            if digest.hexdigest() != file.sha256:
-                raise DataError(f"{self.path / file.name} is damaged: its hash differs", _REMEDY)
-        # A header may agree with its files and still not say what is in them.
-        if highest >= vocab_size:
-            raise DataError(
-                f"token store {self.path} has id {highest}, the vocabulary ends at"
-                f" {vocab_size - 1}",
-                _REMEDY,
-            )
+            raise DataError(f"token store {self.path} is of another tokenizer", REMEDY)
+        verification = Verification(self.path, self.header)
+        if verification.num_bytes > VERIFIED_BYTES:
+            verification.start()
+            self._background = verification
+        else:
+            verification.run()
 
-    def _chunks(self, name: str) -> Iterator[bytes]:
-        """A file of the store, some megabytes at a time: what is mapped would count as memory."""
-        with (self.path / name).open("rb") as file:
-            while chunk := file.read(_CHUNK_BYTES):
-                yield chunk
+    def settle(self) -> None:
+        """Wait until the store is verified.
+
+        Raises:
+            DataError: a file was altered.
+        """
+        if self._background is not None:
+            self._background.settle()
+            self._background = None
 
 
 def write_store(

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from lm.errors import DataError
 
 FORMAT = 1
 HEADER = "header.json"
@@ -88,6 +91,21 @@ class Header:
 def dtype_of(vocab_size: int) -> str:
     """The narrowest type that holds every id; nothing is ever stored modulo anything."""
     return "<u1" if vocab_size <= 1 << 8 else "<u2" if vocab_size <= 1 << 16 else "<u4"
+
+
+def narrowed(ids: NDArray[Any], vocab_size: int) -> NDArray[Any]:
+    """Ids in the type that a store has them in.
+
+    Raises:
+        DataError: one is outside the vocabulary.
+    """
+    low, high = int(ids.min(initial=0)), int(ids.max(initial=0))
+    if low < 0 or high >= vocab_size:
+        raise DataError(
+            f"token id {low if low < 0 else high} is outside the vocabulary of {vocab_size}",
+            "Encode with the tokenizer whose vocabulary is given.",
+        )
+    return ids.astype(dtype_of(vocab_size), copy=False)
 
 
 def read_header(path: Path) -> Header:

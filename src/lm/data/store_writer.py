@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lm.data.pieces import TextCounts
+from lm.data.counts import Place, TextCounts
+from lm.data.journal import Entry, append
 from lm.data.store_header import (
     FLOOR,
     FORMAT,
@@ -20,6 +22,7 @@ from lm.data.store_header import (
     File,
     Header,
     dtype_of,
+    narrowed,
     shard_name,
 )
 from lm.data.truth import MARKS_DTYPE, NATS_DTYPE, TokenTruth
@@ -28,43 +31,83 @@ from lm.runtime.files import sync
 
 
 class _Writer:
-    """One file of the store: written, hashed and counted at the same time."""
+    """One file of the store: written, hashed and counted at the same time.
 
-    def __init__(self, path: Path, dtype: str, stack: ExitStack) -> None:
+    Args:
+        kept: so many of the items that it has already stay.
+    """
+
+    def __init__(self, path: Path, dtype: str, stack: ExitStack, kept: int = 0) -> None:
         self._path = path
         self._dtype = dtype
-        self._file = stack.enter_context(path.open("wb"))
+        self._file = stack.enter_context(path.open("r+b" if kept else "wb"))
         self._digest = hashlib.sha256()
-        self.items = 0
+        self.items = kept
+        left = kept * np.dtype(dtype).itemsize
+        while left:
+            chunk = self._file.read(min(left, 1 << 22))
+            self._digest.update(chunk)
+            left -= len(chunk)
+        self._file.truncate()
 
     def write(self, values: NDArray[Any]) -> None:
-        raw = values.astype(self._dtype).tobytes()
+        raw = np.ascontiguousarray(values, self._dtype).data
         self._file.write(raw)
         self._digest.update(raw)
         self.items += len(values)
 
-    def close(self) -> File:
-        self._file.close()
+    def so_far(self) -> File:
+        """What is on the disk, after bringing it there."""
+        self._file.flush()
         sync(self._path)
         return File(name=self._path.name, items=self.items, sha256=self._digest.hexdigest())
 
+    def close(self) -> File:
+        file = self.so_far()
+        self._file.close()
+        return file
+
 
 class StoreWriter:
-    """The shards and units of a store that is being written into `folder`."""
+    """The shards and units of a store that is being written into `folder`.
 
-    def __init__(self, folder: Path, vocab_size: int, shard_tokens: int, stack: ExitStack) -> None:
+    Args:
+        before: where the text stands before the block that is added, for the journal; None keeps
+            none.
+        entries: of the journal, to go on from the last.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        vocab_size: int,
+        shard_tokens: int,
+        stack: ExitStack,
+        *,
+        before: Callable[[], Place] | None = None,
+        entries: Sequence[Entry] = (),
+    ) -> None:
         self._folder = folder
         self._vocab_size = vocab_size
         self._shard_tokens = shard_tokens
         self._stack = stack
+        self._before = before
         self._shard: _Writer | None = None
         self._beside: dict[str, _Writer] = {}
-        self._shards: list[File] = []
-        self._max_id = 0
+        self._shards = [entry.shard for entry in entries]
+        self._max_id = self._written = 0
+        if entries:
+            last = entries[-1]
+            self._max_id = last.max_id
+            # The block that the last shard ends in comes again, and in part is there already.
+            self._written = len(entries) * shard_tokens - last.place.counts.num_tokens
+            if last.units is not None:
+                units = _Writer(folder / UNITS, "<u8", stack, kept=last.units.items)
+                self._beside[UNITS] = units
 
     def add(
         self,
-        ids: NDArray[np.int64],
+        ids: NDArray[Any],
         unit_ends: NDArray[np.int64] | None,
         truth: TokenTruth | None = None,
     ) -> None:
@@ -74,8 +117,9 @@ class StoreWriter:
         Raises:
             DataError: an id is outside the vocabulary.
         """
-        self._check_range(ids)
-        rest = ids
+        rest = narrowed(ids, self._vocab_size)
+        self._max_id = max(self._max_id, int(rest.max(initial=0)))
+        rest, self._written = rest[self._written :], max(self._written - len(rest), 0)
         while len(rest):
             if self._shard is None:
                 path = self._folder / shard_name(len(self._shards))
@@ -84,8 +128,7 @@ class StoreWriter:
             self._shard.write(rest[:room])
             rest = rest[room:]
             if self._shard.items == self._shard_tokens:
-                self._shards.append(self._shard.close())
-                self._shard = None
+                self._finish_shard(self._shard)
         if unit_ends is not None:
             self._add_beside(UNITS, "<u8", unit_ends)
         if truth is not None:
@@ -93,21 +136,19 @@ class StoreWriter:
             if truth.recalled is not None:
                 self._add_beside(RECALLED, MARKS_DTYPE, truth.recalled)
 
+    def _finish_shard(self, shard: _Writer) -> None:
+        self._shards.append(shard.close())
+        self._shard = None
+        if self._before is not None:
+            units = self._beside.get(UNITS)
+            written = None if units is None else units.so_far()
+            append(self._folder, Entry(self._shards[-1], self._before(), written, self._max_id))
+
     def _add_beside(self, name: str, dtype: str, values: NDArray[Any]) -> None:
         """Append to a file of what is known of the tokens."""
         if name not in self._beside:
             self._beside[name] = _Writer(self._folder / name, dtype, self._stack)
         self._beside[name].write(values)
-
-    def _check_range(self, ids: NDArray[np.int64]) -> None:
-        low, high = int(ids.min(initial=0)), int(ids.max(initial=0))
-        if low < 0 or high >= self._vocab_size:
-            raise DataError(
-                f"token id {low if low < 0 else high} is outside the vocabulary of"
-                f" {self._vocab_size}",
-                "Encode with the tokenizer whose vocabulary is given.",
-            )
-        self._max_id = max(self._max_id, high)
 
     def finish(self, tokenizer: str, counts: TextCounts) -> None:
         """Close the files and write the header that makes them a store.

@@ -153,6 +153,7 @@ def predictions(
             state = slice_streams(state, slice(num_streams))
         before = num_streams
         if not num_streams:  # all of this window are another process's
+            model.idle(ranked=ranked)
             none = torch.zeros(part.targets.shape, device=device)
             yield part, none, none.bool() if ranked else None
             continue

@@ -13,8 +13,11 @@ from lm.runtime.untrusted import REMEDY, as_count, as_number, as_object, parse_j
 _LONGEST_LINE = 1 << 16
 
 
-def rows(path: Path) -> Iterator[dict[str, Any]]:
+def rows(path: Path, holding: str = "") -> Iterator[dict[str, Any]]:
     """The lines; one that a run under way has not finished is none.
+
+    Args:
+        holding: only those with this text in them, which saves parsing the others.
 
     Raises:
         CheckpointError: the file is missing, or a line is not what a run writes.
@@ -24,6 +27,8 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
             for number, line in enumerate(iter(lambda: file.readline(_LONGEST_LINE), b""), 1):
                 name = f"{path}, line {number}"
                 if line.endswith(b"\n"):
+                    if holding.encode() not in line:
+                        continue
                     yield as_object(parse_json(line, name), name)
                 elif len(line) == _LONGEST_LINE:
                     raise CheckpointError(f"{name} is longer than a run's", REMEDY)

@@ -78,7 +78,7 @@ def of_softmax(
     """Of softmax(W x_n + b), shape [N]; by the compiled kernel where there is one."""
     nll, entropy = weight.new_empty(2, len(targets))
     rank = torch.empty_like(targets)
-    for rows in row_chunks(features, weight):
+    for rows in row_chunks(features, len(weight)):
         logits = features[rows] @ weight.T
         if native_assess.can_run(logits):
             native_assess.assess(logits, bias, targets[rows], nll[rows], entropy[rows], rank[rows])

@@ -117,7 +117,12 @@ class SoftmaxHead(Head):
     Args:
         tied: the embedding's weight [V, E] to share, or None.
         smoothing: ε of label smoothing, in the objective alone.
+
+    Attributes:
+        rows: the words whose rows are here, of how many; None is all.
     """
+
+    rows: tuple[range, int] | None = None
 
     def __init__(
         self,
@@ -190,14 +195,16 @@ class SoftmaxHead(Head):
     def initialise(self, init: InitConfig, draws: Draws, counts: Int[Tensor, " V"] | None) -> None:
         plain = uniform_by_size(self.weight.shape[1])
         if not self.tied:
-            fill(self.weight.data, init.output, draws("weight"), default=plain)
+            fill(self.weight.data, init.output, draws("weight"), default=plain, rows=self.rows)
         if self.bias is not None and init.output_bias.kind is Scheme.unigram:
             if counts is not None:  # without, the weights come from elsewhere
                 # Half a count for a token that never occurs (Krichevsky & Trofimov 1981).
                 smoothed = counts.double() + 0.5
-                self.bias.data.copy_((smoothed / smoothed.sum()).log())
+                shares = (smoothed / smoothed.sum()).log()
+                own = range(len(shares)) if self.rows is None else self.rows[0]
+                self.bias.data.copy_(shares[own.start : own.stop])
         elif self.bias is not None:
-            fill(self.bias.data, init.output_bias, draws("bias"), default=plain)
+            fill(self.bias.data, init.output_bias, draws("bias"), default=plain, rows=self.rows)
         initialise_projection(self.projection, init, draws)
 
 

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -29,6 +30,10 @@ class Scheme(Enum):
     zeros = "zeros"
     unigram = "unigram"  # the output bias: log of each token's share of the training text
 
+
+# Normal numbers are drawn in groups of so many.
+_GROUP = 16
+_BLOCK_ROWS = 1 << 12
 
 _SCALES = {
     Scheme.uniform: 0.1,
@@ -146,12 +151,18 @@ def fill(
     *,
     default: Callable[[Tensor, Generator], object],
     num_gates: int = 1,
+    rows: tuple[range, int] | None = None,
 ) -> None:
     """Fill a tensor in place; gates are stacked along the first dimension.
 
     Args:
         default: what PyTorch does for this part, used for `Scheme.default`.
+        rows: which of how many rows these are: they get the numbers that they would have if all
+            rows were filled. None is all.
     """
+    if rows is not None:
+        _fill_some(tensor, *rows, partial(fill, part=part, draws=draws, default=default))
+        return
     scale = part.scale or _SCALES.get(part.kind, 1.0)
     if part.kind is Scheme.zeros:
         tensor.zero_()
@@ -164,6 +175,24 @@ def fill(
     else:
         for gate in tensor.chunk(num_gates):
             _PER_GATE[part.kind](gate, scale, draws)
+
+
+def _fill_some(tensor: Tensor, own: range, count: int, fill: partial[None]) -> None:
+    """Draw all rows, a block at a time, and keep our own.
+
+    Numbers are drawn one after the other, normal ones in groups of 16, so that blocks of rows get
+    what they get in one go. A scheme that acts on the matrix needs it whole.
+    """
+    rest = tensor.shape[1:]
+    by_rows = {Scheme.zeros, Scheme.uniform, Scheme.normal, Scheme.default}
+    whole = fill.keywords["part"].kind not in by_rows or math.prod(rest) < _GROUP
+    step = count if whole else _BLOCK_ROWS
+    for begin in range(0, count, step):
+        block = tensor.new_empty(min(step, count - begin), *rest)
+        fill(block)
+        low, high = max(begin, own.start), min(begin + len(block), own.stop)
+        if low < high:
+            tensor[low - own.start : high - own.start] = block[low - begin : high - begin]
 
 
 def uniform_by_size(size: int) -> Callable[[Tensor, Generator], object]:
@@ -181,7 +210,12 @@ def chrono_bias(size: int, longest: int, draws: Generator) -> Tensor:
 
 
 def initialise_embedding(
-    embedding: Float[Tensor, "V E"], config: InitConfig, seed: int, *, tied: bool
+    embedding: Float[Tensor, "V E"],
+    config: InitConfig,
+    seed: int,
+    *,
+    tied: bool,
+    rows: tuple[range, int] | None = None,
 ) -> None:
     """Fill the embedding from the generator named after it.
 
@@ -194,6 +228,7 @@ def initialise_embedding(
         config.embedding,
         generator(seed, 0, "init.embedding"),
         default=lambda tensor, draws: tensor.normal_(0.0, std, generator=draws),
+        rows=rows,
     )
 
 

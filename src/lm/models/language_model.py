@@ -103,6 +103,10 @@ class LanguageModel(nn.Module):
     def pass_on(self, compute: Compute) -> None:
         """Tell the parts how to compute; none by default."""
 
+    def size_of(self, name: str, parameter: nn.Parameter) -> int:
+        """Elements of a parameter, those that another process has too."""
+        return parameter.numel()
+
     @property
     @abstractmethod
     def device(self) -> torch.device:
@@ -140,6 +144,15 @@ class LanguageModel(nn.Module):
         resets: Bool[Tensor, "T B"] | None = None,
     ) -> tuple[Float[Tensor, "T B V"], State]:
         """Log-probabilities of every word after each token, and the state after the window."""
+
+    def idle(self, *, ranked: bool = False) -> None:
+        """Take part in a pass of other processes without a stream of one's own.
+
+        Nothing to do but where each process has a part of the model.
+
+        Args:
+            ranked: the pass is one of `log_prob`.
+        """
 
     @torch.no_grad()
     def assess(
@@ -215,5 +228,5 @@ def parameter_counts(model: LanguageModel) -> dict[str, int]:
     counts: dict[str, int] = {}
     for name, parameter in model.named_parameters():
         part = part_of(name)
-        counts[part] = counts.get(part, 0) + parameter.numel()
+        counts[part] = counts.get(part, 0) + model.size_of(name, parameter)
     return {**counts, "total": sum(counts.values())}

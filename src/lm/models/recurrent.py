@@ -11,10 +11,12 @@ from lm.models.base import Cell, LayerState, State
 from lm.models.dropout import DropoutConfig, drop_recurrent, drop_words, dropout
 from lm.models.embedding import TiedGradient, embed
 from lm.models.head import Head, SoftmaxHead
+from lm.models.kernels.sharded import sharded_embed
 from lm.models.language_model import LanguageModel, Output
 from lm.models.layer import RunCell, run_cell
 from lm.models.penalties import PenaltyConfig
 from lm.models.sampled import Sampler
+from lm.models.shard import SPLIT, Shard
 from lm.models.weights import KEEP_H, Weights
 from lm.runtime.compute import Compute, Precision
 from lm.runtime.randomness import Noise
@@ -31,6 +33,8 @@ class RecurrentModel(LanguageModel):
         sampler: draws the words of a sampled softmax for each training step; None is the whole.
         sparse_gradients: the optimiser leaves words without a gradient alone, so that embeddings
             (and a sampled output layer) may give one for the words of a window only.
+        shard: the words whose rows this process has, where they are split over several; see
+            `split_vocabulary`.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class RecurrentModel(LanguageModel):
         self.compute = Compute()
         self.sampler: Sampler | None = None
         self.sparse_gradients = False
+        self.shard: Shard | None = None
 
     @property
     def cells(self) -> list[Cell]:
@@ -70,6 +75,16 @@ class RecurrentModel(LanguageModel):
     @property
     def device(self) -> torch.device:
         return self.embedding.weight.device
+
+    def size_of(self, name: str, parameter: nn.Parameter) -> int:
+        if self.shard is None or name not in SPLIT:
+            return parameter.numel()
+        return parameter.numel() // len(parameter) * self.vocab_size
+
+    @property
+    def own_words(self) -> tuple[range, int] | None:
+        """The words whose rows are here, of how many; None is all."""
+        return None if self.shard is None else (self.shard.rows, self.vocab_size)
 
     @property
     def is_plain_stack(self) -> bool:
@@ -137,6 +152,18 @@ class RecurrentModel(LanguageModel):
             sparse=self._sparse_rows,
         )  # fmt: skip
 
+    @torch.no_grad()
+    def idle(self, *, ranked: bool = False) -> None:
+        if self.shard is None:
+            return
+        nothing = torch.zeros(0, dtype=torch.int64, device=self.device)
+        self._embed(nothing, None)
+        features = self.embedding.weight.new_zeros(0, self.cells[-1].output_size)
+        if ranked:
+            self.head.log_prob(features)
+        else:
+            self.head.nll(features, nothing)
+
     def log_prob(
         self,
         tokens: Int[Tensor, "T B"],
@@ -190,7 +217,7 @@ class RecurrentModel(LanguageModel):
         """The last layer's output before dropout, and the state after the window."""
         rates, initial = self.rates, self.initial_state(tokens.shape[1])
         state = initial if state is None else self._reset_some(state, initial, noise)
-        x = embed(tokens, self.embedding.weight, tied=tied, sparse=self._sparse_rows)
+        x = self._embed(tokens, tied)
         x = drop_words(x, tokens, rates.words, noise, self.vocab_size)
         x = dropout(x, rates.embedding, noise, "dropout.embedding", rates.locked)
         after: State = []
@@ -207,6 +234,12 @@ class RecurrentModel(LanguageModel):
             total = x if total is None or not self.skip else total + x
         assert total is not None
         return total, after
+
+    def _embed(self, tokens: Tensor, tied: TiedGradient | None) -> Tensor:
+        weight, sparse = self.embedding.weight, self._sparse_rows
+        if self.shard is None:
+            return embed(tokens, weight, tied=tied, sparse=sparse)
+        return sharded_embed(tokens, weight, self.shard, tied=tied, sparse=sparse)
 
     def _weights(self, k: int, state: LayerState, noise: Noise | None) -> Weights:
         """Layer k's weights for a window: some dropped, matrices in the dtype of products."""

@@ -24,6 +24,8 @@ from lm.models.mixture import MixtureConfig, MixtureHead
 from lm.models.penalties import PenaltyConfig
 from lm.models.recurrent import RecurrentModel
 from lm.models.sampled import SampledConfig
+from lm.models.vocabulary_parallel import split_vocabulary
+from lm.runtime.processes import ALONE, Processes
 from lm.runtime.randomness import derive_seed, generator
 
 # Far above all that is published; below them no product of sizes leaves 64 bits.
@@ -279,18 +281,35 @@ class RecurrentConfig(ModelConfig):
         return SoftmaxHead(*size, tied=tied, bias=bias, smoothing=smoothing)
 
     def build(
-        self, vocab_size: int, *, seed: int, counts: Int[Tensor, " V"] | None = None
+        self,
+        vocab_size: int,
+        *,
+        seed: int,
+        counts: Int[Tensor, " V"] | None = None,
+        processes: Processes = ALONE,
     ) -> RecurrentModel:
+        """The model on the CPU, initialised from `seed` alone.
+
+        Args:
+            processes: split the words among them, so that none ever holds all.
+
+        Raises:
+            ConfigError: the words of such a model cannot be split.
+        """
         config = self.solved(vocab_size)
         # A cell with modules of torch.nn inside draws from the global generator when it is made.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, 0, "init.modules"))
             model = config.assemble(vocab_size)
-        initialise_embedding(model.embedding.weight, self.init, seed, tied=self.tied)
+        model.sampler = self.sampled.build(counts)
+        if not processes.alone:
+            split_vocabulary(model, processes)
+        initialise_embedding(
+            model.embedding.weight, self.init, seed, tied=self.tied, rows=model.own_words
+        )
         for k, cell in enumerate(model.cells):
             initialise_cell(cell, self.init, seed, f"init.layers.{k}")
         model.head.initialise(
             self.init, lambda name: generator(seed, 0, f"init.head.{name}"), counts
         )
-        model.sampler = self.sampled.build(counts)
         return model

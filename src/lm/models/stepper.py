@@ -235,7 +235,7 @@ class Stepper:
     @staticmethod
     def suits(model: RecurrentModel) -> bool:
         """Whether the model is one of those that this class knows."""
-        return model.is_plain_stack and isinstance(model.head, SoftmaxHead)
+        return model.is_plain_stack and type(model.head) is SoftmaxHead
 
     @torch.no_grad()
     def __init__(self, model: RecurrentModel, state: State) -> None:

@@ -23,8 +23,8 @@ from lm.runtime.untrusted import (
     as_list,
     as_number,
     check_names,
-    check_tensors,
 )
+from lm.runtime.untrusted_tensors import check_tensors
 
 
 class AverageKind(Enum):

@@ -1,7 +1,7 @@
 """Gradient norms, and clipping by norm, by value or row by row, without a device read."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -16,6 +16,10 @@ from lm.optim.outliers import OutlierConfig
 _SMALLEST_TRUSTED = 1e-12
 # Adaptive clipping takes no row of a weight for shorter than this.
 _SHORTEST_ROW = 1e-3
+
+
+# (names, norms of what is here of each gradient) → norms of the gradients.
+WholeNorms = Callable[[tuple[str, ...], Tensor], Tensor]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -78,7 +82,11 @@ class GradientNorms:
 
 
 @torch.no_grad()
-def clip_gradients(parameters: Mapping[str, nn.Parameter], config: ClipConfig) -> GradientNorms:
+def clip_gradients(
+    parameters: Mapping[str, nn.Parameter],
+    config: ClipConfig,
+    whole: WholeNorms = lambda names, norms: norms,
+) -> GradientNorms:
     """Measure the gradients; clip them in place, or say how to scale them to the norm asked for.
 
     Parameters without a gradient are left out; of a sparse one only the rows that are there count.
@@ -86,11 +94,15 @@ def clip_gradients(parameters: Mapping[str, nn.Parameter], config: ClipConfig) -
     Gradients up to 1e30 are scaled to the norm asked for, where torch's `clip_grad_norm_`
     overflows in float32 and sets all of them to zero. With a non-finite element anywhere the
     gradients are worthless afterwards, and `finite` says so: skip the step.
+
+    Args:
+        whole: turns the norms of what is here of each gradient into those of the whole, where
+            other processes have other rows.
     """
     gradients = {name: _elements(p) for name, p in parameters.items() if p.grad is not None}
     assert gradients, "no parameter has a gradient"
     tensors = list(gradients.values())
-    by_parameter = _norms(tensors, tensors[0].device.type)
+    by_parameter = whole(tuple(gradients), _norms(tensors, tensors[0].device.type))
     total = _total(by_parameter)
     finite = total.isfinite()
     coefficient, clipped = None, torch.zeros_like(finite)

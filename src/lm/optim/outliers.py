@@ -14,7 +14,8 @@ from torch import Tensor
 
 from lm import checks
 from lm.errors import CheckpointError
-from lm.runtime.untrusted import REMEDY, check_tensors
+from lm.runtime.untrusted import REMEDY
+from lm.runtime.untrusted_tensors import check_tensors
 
 # How far one norm may move the statistic: enough that it grows by a few percent a step as long as
 # all norms are outliers, however few standard deviations make one.

@@ -36,6 +36,8 @@ class RuntimeConfig:
         processes: that train together on this machine, each with its share of the streams and
             the cores, or with a GPU of its own; torchrun starts them on several machines.
         restarts: how often they are started again from the last checkpoint after one was lost.
+        split_vocabulary: over several processes: each keeps its share of the words' vectors, in the
+            embedding and the output layer, instead of all of them.
         timeout_seconds: how long one of several processes may keep the others waiting before it
             counts as lost.
     """
@@ -52,6 +54,7 @@ class RuntimeConfig:
     cache: str | None = None
     processes: int = 1
     restarts: int = 0
+    split_vocabulary: bool = False
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
 
     def __post_init__(self) -> None:

@@ -81,21 +81,26 @@ def folder_atomically(target: Path) -> Iterator[Path]:
     beside.mkdir(parents=True)
     try:
         yield beside
-        sync(beside)
-        if target.exists():
-            # A folder cannot be renamed over another. The old one steps aside under a name that
-            # `restore_interrupted` knows, should we die between the two renames.
-            aside = target.with_name(f".old-{target.name}")
-            shutil.rmtree(aside, ignore_errors=True)
-            target.rename(aside)
-            beside.rename(target)
-            sync(target.parent)
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            beside.rename(target)
-            sync(target.parent)
+        put_folder(beside, target)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def put_folder(beside: Path, target: Path) -> None:
+    """Let a filled sibling, whose files are synced, become `target`, replacing what is there."""
+    sync(beside)
+    if target.exists():
+        # A folder cannot be renamed over another. The old one steps aside under a name that
+        # `restore_interrupted` knows, should we die between the two renames.
+        aside = target.with_name(f".old-{target.name}")
+        shutil.rmtree(aside, ignore_errors=True)
+        target.rename(aside)
+        beside.rename(target)
+        sync(target.parent)
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        beside.rename(target)
+        sync(target.parent)
 
 
 def remove_folder(path: Path) -> None:

@@ -18,9 +18,10 @@ from contextlib import contextmanager, nullcontext
 from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from lm.runtime.connection import connection
 from lm.runtime.messages import Messages, lost
 from lm.runtime.ownership import started
-from lm.runtime.processes import DEFAULT_TIMEOUT_SECONDS, Processes, connection
+from lm.runtime.processes import DEFAULT_TIMEOUT_SECONDS, Processes
 
 _TURN_SECONDS = 0.05
 _TURNS_PER_BEAT = 20
@@ -29,6 +30,11 @@ _TURNS_PER_BEAT = 20
 def started_by_torchrun() -> bool:
     """Whether this process is one of several that torchrun, or our own launcher, started."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def restarts_failures() -> bool:
+    """Whether the agent starts the processes again when one ends with another code than 0."""
+    return os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
 
 
 @contextmanager

@@ -7,20 +7,18 @@ then nothing here costs anything.
 """
 
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import torch
-from jaxtyping import Shaped
-from torch import Tensor
 from torch import distributed as dist
 
-from lm.errors import LmError, ProcessError, Stopped
+from lm.errors import LmError, Stopped
+from lm.runtime.collectives import Collectives, Groups
+from lm.runtime.connection import LostConnectionError, as_error, connection
 from lm.runtime.messages import Messages
 from lm.runtime.waiting import beside
 
@@ -29,32 +27,7 @@ DEFAULT_TIMEOUT_SECONDS = 600.0
 _LAST_WORDS_SECONDS = 2.0
 
 
-class Pending:
-    """A sum that is under way."""
-
-    def __init__(self, work: dist.Work) -> None:
-        self._work = work
-
-    def wait(self) -> None:
-        """Wait for it; on an accelerator, let the device wait."""
-        with connection():
-            self._work.wait()
-
-
-@dataclass(slots=True)
-class Groups:
-    """Where numbers are exchanged.
-
-    Attributes:
-        device: between the devices: NCCL on GPUs, gloo on CPUs.
-        host: between the hosts' memories; the same one on CPUs.
-    """
-
-    device: dist.ProcessGroup
-    host: dist.ProcessGroup
-
-
-class Processes:
+class Processes(Collectives):
     """The processes of a job, seen from one of them.
 
     Args:
@@ -75,20 +48,11 @@ class Processes:
         launch: str = "",
         attempt: int = 0,
     ) -> None:
-        self.rank, self.size, self.local_rank = rank, size, local_rank
+        super().__init__(rank, size, groups)
+        self.local_rank = local_rank
         self.launch, self.attempt = launch, attempt
-        self._messages, self._groups = messages, groups
+        self._messages = messages
         self._turns = 0
-
-    @property
-    def alone(self) -> bool:
-        """There is no other."""
-        return self.size == 1
-
-    @property
-    def first(self) -> bool:
-        """This is the one that writes and speaks for all."""
-        return self.rank == 0
 
     def of_job(self, number: int) -> "Processes":
         """The same for one of several jobs: what went wrong in one is past in the next."""
@@ -113,80 +77,6 @@ class Processes:
         """Set how long another process may keep this one waiting before it counts as lost."""
         if not self.alone:
             self.messages.patience_seconds = seconds
-
-    def share(self, count: int) -> slice:
-        """Which of `count` things in a row are this process's own."""
-        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
-
-    # Numbers: everybody calls the same in the same order.
-
-    def add_up(self, tensor: Tensor) -> None:
-        """Replace a tensor by the sum over all processes."""
-        if not self.alone:
-            self.begin_adding(tensor).wait()
-
-    def begin_adding(self, tensor: Tensor) -> Pending:
-        """The same, under way until it is waited for."""
-        assert self._groups is not None, "not connected"
-        with connection():
-            work = dist.all_reduce(tensor, group=self._groups.device, async_op=True)
-        assert work is not None
-        return Pending(work)
-
-    def largest(self, values: Sequence[float]) -> list[float]:
-        """The largest of each value over all processes."""
-        if self.alone:
-            return list(values)
-        assert self._groups is not None, "not connected"
-        row = torch.tensor(values, dtype=torch.float64)
-        with connection():
-            dist.all_reduce(row, op=dist.ReduceOp.MAX, group=self._groups.host)
-        found: list[float] = row.tolist()
-        return found
-
-    def gather(self, own: Shaped[Tensor, "K ..."], count: int) -> Shaped[Tensor, "N ..."]:
-        """All of `count` rows, of which each process has its `share`."""
-        if self.alone:
-            return own
-        whole = own.new_zeros(count, *own.shape[1:])
-        whole[self.share(count)] = own
-        # Bits beside zeros, so that nothing is rounded and a negative zero stays one.
-        self.add_up(whole.view(_BITS[own.itemsize]))
-        return whole
-
-    def gather_lists(self, own: Tensor) -> Tensor:
-        """The rows of all processes one after the other, where each may have another number."""
-        if self.alone:
-            return own
-        assert self._groups is not None, "not connected"
-        counts = torch.zeros(self.size, dtype=torch.int64, device=own.device)
-        counts[self.rank] = len(own)
-        self.add_up(counts)
-        lengths: list[int] = counts.tolist()
-        padded = own.new_zeros(max(lengths), *own.shape[1:])
-        padded[: len(own)] = own
-        parts = [torch.empty_like(padded) for _ in lengths]
-        with connection():
-            dist.all_gather(parts, padded, group=self._groups.device)
-        return torch.cat([part[:n] for part, n in zip(parts, lengths, strict=True)])
-
-    def check_same(self, numbers: Sequence[int], what: str) -> None:
-        """Make sure that every process has the same numbers.
-
-        Raises:
-            ProcessError: one has others.
-        """
-        # Halves, since a float64 holds 53 bits exactly.
-        halves = [half for number in numbers for half in (number >> 32, number & 0xFFFFFFFF)]
-        extremes = self.largest([*halves, *(-half for half in halves)])
-        if any(a != -b for a, b in zip(extremes, extremes[len(halves) :], strict=False)):
-            raise ProcessError(
-                f"the {self.size} processes have different {what}",
-                "One of their machines, or the data on it, is not as the others'. The last"
-                " checkpoint is good: continue with resume=.",
-            )
-
-    # Turns and ends.
 
     def tell(self, name: str, value: Any) -> None:
         """Say to all others what the first process has found or chosen."""
@@ -226,6 +116,8 @@ class Processes:
             yield
             return
         timeout = timedelta(seconds=self.messages.patience_seconds)
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # or what NCCL makes lies on the first GPU
         # Whoever waits here for one that was lost has to hear the agent's signal to end.
         form = partial(self._form_groups, device, timeout)
         self._groups = beside(form, self._look_for_failure)
@@ -241,8 +133,9 @@ class Processes:
             # A store of its own, since one that waits keeps whoever else uses it waiting too.
             store = self.messages.part("group").store.clone()  # type: ignore[attr-defined]
             dist.init_process_group(
-                backend, store=store, rank=self.rank, world_size=self.size, timeout=timeout
-            )
+                backend, store=store, rank=self.rank, world_size=self.size, timeout=timeout,
+                device_id=device if backend == "nccl" else None,
+            )  # fmt: skip
             world = dist.group.WORLD
             assert world is not None
             host = world if backend == "gloo" else dist.new_group(backend="gloo", timeout=timeout)
@@ -253,7 +146,7 @@ class Processes:
         """Where another process was lost inside, end for the reason that it gave."""
         try:
             yield
-        except _LostConnectionError as lost:
+        except LostConnectionError as lost:
             raise self._reason_of_others() or lost from lost
 
     @contextmanager
@@ -305,39 +198,3 @@ class Processes:
 
 
 ALONE = Processes()
-
-
-class _LostConnectionError(ProcessError):
-    """A connection to another process broke, or nothing came through it in time."""
-
-
-# What every backend can add.
-_BITS = {1: torch.uint8, 4: torch.int32, 8: torch.int64}
-
-
-def as_error(said: dict[str, Any], prefix: str = "") -> LmError | Stopped:
-    """The error that another process ended with, by its exit code."""
-    cause, remedy = f"{prefix}{said['cause']}", str(said["remedy"])
-    if said["code"] == Stopped.code:
-        return Stopped(cause, remedy)
-    kinds = {kind.code: kind for kind in LmError.__subclasses__()}
-    return kinds.get(said["code"], ProcessError)(cause, remedy)
-
-
-@contextmanager
-def connection() -> Iterator[None]:
-    """Whatever an exchange raises means that another process is gone, or stands still."""
-    try:
-        yield
-    except RuntimeError as error:  # what torch.distributed raises derives from it
-        raise _LostConnectionError(
-            f"another process of this run was lost: {_plain(error)}",
-            "See what it said. The last checkpoint is good: continue with resume=, or let"
-            " runtime.restarts=3 (torchrun --max-restarts=3) do so.",
-        ) from error
-
-
-def _plain(error: RuntimeError) -> str:
-    """What torch says, without the place in its source and its guesses."""
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return re.sub(r"^\[[^\]]*\]\s*", "", first).partition(". This is")[0]

@@ -8,14 +8,10 @@ is a `CheckpointError` that names it.
 import json
 import math
 import reprlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
-
-import torch
-from safetensors.torch import load_file
-from torch import Tensor
 
 from lm.errors import CheckpointError, LmError, on_one_line
 
@@ -23,8 +19,6 @@ REMEDY = "Use another checkpoint of the run (checkpoint=last, best or step-…).
 # More than any count needs; Python itself gives up at 4,300.
 _MAX_DIGITS = 20
 _MAX_COUNT = 1 << 62
-# In bytes: a tensor has some 100 there, and takes a kilobyte in memory even without elements.
-_MAX_HEADER = 4 << 20
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 100
 
@@ -62,21 +56,6 @@ def read_json_object(path: Path, limit: int) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise CheckpointError(f"{path} is not a JSON object", REMEDY)
     return data
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file by name.
-
-    Raises:
-        CheckpointError: it is none, or its header alone would fill the memory.
-    """
-    with contained(path):
-        with path.open("rb") as file:
-            header = int.from_bytes(file.read(8), "little")
-        if header > _MAX_HEADER:
-            raise CheckpointError(f"{path} has a header of {header:,} bytes", REMEDY)
-        tensors: dict[str, Tensor] = load_file(path)
-        return tensors
 
 
 def parse_json(content: bytes, name: object) -> Any:
@@ -182,35 +161,6 @@ def check_names(found: set[str], wanted: set[str], what: str) -> None:
     for name in sorted(found ^ wanted):
         side = "lacks" if name in wanted else "holds the unknown"
         raise CheckpointError(f"the checkpoint's {what} {side} {name}", REMEDY)
-
-
-def check_tensors(
-    found: Mapping[str, Tensor],
-    own: Mapping[str, Tensor],
-    what: str,
-    *,
-    any_width: bool = False,
-) -> None:
-    """Compare saved tensors with those whose places they take, in names, shapes and types.
-
-    Args:
-        any_width: floating-point numbers may be wider or narrower, as another device has them.
-
-    Raises:
-        CheckpointError: naming the first that differs.
-    """
-    check_names(set(found), set(own), what)
-    for name, tensor in own.items():
-        value = found[name]
-        alike = value.dtype == tensor.dtype
-        if any_width and tensor.is_floating_point():
-            alike = value.dtype in (torch.float32, torch.float64)
-        if value.shape != tensor.shape or not alike:
-            raise CheckpointError(
-                f"the checkpoint's {what}/{name} is {value.dtype} {shown(list(value.shape))}, "
-                f"the run needs {tensor.dtype} {shown(list(tensor.shape))}",
-                REMEDY,
-            )
 
 
 @contextmanager

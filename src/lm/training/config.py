@@ -7,6 +7,7 @@ from lm import checks
 from lm.errors import ConfigError
 from lm.optim.averaging import AveragingConfig
 from lm.optim.clipping import ClipConfig
+from lm.training.communication import CommunicationConfig
 from lm.training.windows import RandomWindowConfig
 
 
@@ -19,6 +20,7 @@ class TrainerConfig:
         window: T, steps of truncated back-propagation.
         random_window: draw each window's length instead.
         accumulate: forward and backward passes per update; splits the streams, never the time.
+        communication: what several processes send each other.
         clip: how gradients are clipped.
         averaging: validate, save and use averages of the weights.
         max_epochs, max_steps, max_tokens, max_seconds: limits; the first one reached ends the run.
@@ -47,6 +49,7 @@ class TrainerConfig:
     window: int = 64
     random_window: RandomWindowConfig = field(default_factory=RandomWindowConfig)
     accumulate: int = 1
+    communication: CommunicationConfig = field(default_factory=CommunicationConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
     averaging: AveragingConfig = field(default_factory=AveragingConfig)
     max_epochs: int | None = 10
@@ -87,9 +90,26 @@ class TrainerConfig:
                 f"{self.batch_size}: each pass needs a stream",
                 "Set a smaller trainer.accumulate.",
             )
+        self._check_rounds()
         limits = (self.max_epochs, self.max_steps, self.max_tokens, self.max_seconds)
         if all(limit is None for limit in limits):
             raise ConfigError(
                 "the run has no end: every trainer.max_* is null",
                 "Set trainer.max_epochs, max_steps, max_tokens or max_seconds.",
             )
+
+    def _check_rounds(self) -> None:
+        """What needs all processes alike can happen between two rounds of local steps only.
+
+        Raises:
+            ConfigError: an interval that ends within a round.
+        """
+        steps = self.communication.local_steps
+        for name in ("log_every", "valid_every", "save_every", "inspect_every"):
+            every = getattr(self, name)
+            if every is not None and every % steps:
+                raise ConfigError(
+                    f"trainer.{name}={every} is no multiple of trainer.communication.local_steps="
+                    f"{steps}",
+                    f"Set trainer.{name}={-(-every // steps) * steps}.",
+                )

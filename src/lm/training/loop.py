@@ -14,12 +14,13 @@ from lm.evaluation import evaluate
 from lm.inspection.during_training import inspected_step, write_step
 from lm.metrics import tags
 from lm.metrics.perplexity import exp, floor_scalars
+from lm.models.vocabulary_parallel import split_names
 from lm.runtime.processes import ALONE
 from lm.runtime.randomness import generator
 from lm.sampling import SamplingConfig, generate
 from lm.training.exchange import sums_of_bits
 from lm.training.run import Run
-from lm.training.snapshot import capture
+from lm.training.snapshot import write
 
 log = logging.getLogger(__name__)
 
@@ -30,8 +31,13 @@ class _AbandonedError(Exception):
 
 @dataclass(slots=True)
 class Trainer(Run):
-    """The loop over a run."""
+    """The loop over a run.
 
+    Attributes:
+        apart: the processes are in the middle of a round of steps by themselves.
+    """
+
+    apart: bool = False
     clock: float = 0.0
     logged_at: float = 0.0
     logged_tokens: int = 0
@@ -50,11 +56,13 @@ class Trainer(Run):
         self.check_alike()
         if self.evaluate_if_due():  # a stop abandoned it; resuming repeats it
             self.save()
-        while (reason := self.limits.reached(progress)) is None:
+        while self.apart or (reason := self.limits.reached(progress)) is None:
             length = self.windows.length(progress.step)
             window = self.streams.window(progress.position, length)
             with self.inspected_if_due(window):
                 self.train(window)
+            if self.apart:
+                continue
             self.agree()
             if progress.step % config.log_every == 0:
                 self.log()
@@ -86,7 +94,20 @@ class Trainer(Run):
         if progress.position == 0:
             self.state = None
         self.console.advance(progress.tokens - before)
+        self.end_round_if_due()
         self.tick()
+
+    def end_round_if_due(self) -> None:
+        """After steps that each process made by itself: all come together, or are still apart.
+
+        At the end of an epoch and of the run they do so in any case.
+        """
+        step = self.progress.step - 1
+        self.apart = self.local.apart(step)
+        ends = self.progress.position == 0 or self.progress.step == self.limits.total_steps
+        if self.apart and (ends or self.local.due(step)):
+            self.come_together()
+            self.apart = False
 
     def agree(self) -> None:
         """Let every process see the same signals and the same clock."""
@@ -151,7 +172,9 @@ class Trainer(Run):
             ProcessError: a machine computes wrongly, or something that must not depends on it.
         """
         if not self.processes.alone:
-            weights = sums_of_bits(list(self.model.parameters()))
+            split = split_names(self.model)
+            whole = [p for name, p in self.model.named_parameters() if name not in split]
+            weights = sums_of_bits(whole)
             self.processes.check_same(weights, f"weights after step {self.progress.step}")
 
     @contextmanager
@@ -227,7 +250,8 @@ class Trainer(Run):
     def sample(self) -> None:
         """Generate a little text, so that a person sees what the numbers mean."""
         config, progress = self.config, self.progress
-        if not config.sample_tokens or not self.processes.first:
+        # A model that is split computes with all processes, which all draw the same.
+        if not config.sample_tokens or not (self.processes.first or self.model.shard):
             return
         device = self.model.device
         (text,) = generate(
@@ -253,9 +277,7 @@ class Trainer(Run):
         self.tick()
         progress = self.progress
         best = progress.best_loss is not None and progress.best_step == progress.step
-        checkpoint = capture(self)
-        if self.processes.first:
-            self.saver.save(progress.step, checkpoint, best=best)
+        write(self, best=best)
 
     def save_and_stop(self) -> None:
         """Save at a step boundary and leave."""

@@ -1,7 +1,7 @@
 """A run in memory: its parts, where it stands, and the logs it writes."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -20,7 +20,9 @@ from lm.run_directory import RunDirectory
 from lm.runtime.processes import ALONE, Processes
 from lm.training.config import TrainerConfig
 from lm.training.console import Console
+from lm.training.exchange import Exchange
 from lm.training.graphed import GraphedStep, graphed_where_possible
+from lm.training.local_steps import LocalSteps
 from lm.training.progress import Limits, Progress
 from lm.training.saver import Saver
 from lm.training.signals import StopFlag
@@ -61,6 +63,9 @@ class Run:
     statistics: Statistics = field(init=False)
     averages: Averages = field(init=False)
     outliers: Outliers = field(init=False)
+    exchange: Exchange = field(init=False)
+    local: LocalSteps = field(init=False)
+    come_together: Callable[[], None] = field(init=False)
     train_step: TrainStep | GraphedStep = field(init=False)
     saver: Saver = field(init=False)
     writer: MetricsWriter = field(init=False)
@@ -80,7 +85,10 @@ class Run:
             passes=self.config.accumulate,
             seed=self.seed,
             processes=self.processes,
+            communication=self.config.communication,
         )
+        self.exchange, self.local = step.exchange, step.local
+        self.come_together = step.come_together
         self.averages, self.outliers = step.averages, step.outliers
         self.train_step = graphed_where_possible(step)
         self.saver = Saver(

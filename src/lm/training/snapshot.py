@@ -1,18 +1,24 @@
 """A run's whole state to and from a checkpoint, so that resuming continues to the last bit."""
 
+from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
 from lm.checkpoint import Checkpoint
-from lm.errors import CheckpointError
+from lm.checkpoint.format import finite
+from lm.checkpoint.tensors import Rows
+from lm.errors import CheckpointError, NumericError
 from lm.models.base import State
-from lm.runtime.untrusted import REMEDY, as_count, as_object, check_tensors
+from lm.models.vocabulary_parallel import is_split, own_tensors, split_names
+from lm.runtime.untrusted import REMEDY, as_count, as_object
+from lm.runtime.untrusted_tensors import check_tensors
 from lm.training.identity import compare_identity
 from lm.training.progress import Progress
 from lm.training.run import Run
 
-_PARTS = ("statistics", "optimizer", "iterate", "outliers", "state")
+_PARTS = ("statistics", "optimizer", "iterate", "outliers", "exchange", "state")
 
 
 def capture(run: Run) -> Checkpoint:
@@ -31,8 +37,11 @@ def capture(run: Run) -> Checkpoint:
         for name, tensor in layer.items():
             whole = run.processes.gather(tensor, run.streams.num_streams)
             training[f"state/{k}/{name}"] = whole
+    kept, of_all = _unsent(run)
+    training |= kept
+    model = {**run.model.tensors(), **run.averages.tensors}
     return Checkpoint(
-        model={**run.model.tensors(), **run.averages.tensors},
+        model=model,
         training=training,
         state={
             "progress": run.progress.to_json(),
@@ -45,7 +54,57 @@ def capture(run: Run) -> Checkpoint:
         },
         config=run.config_text,
         tokenizer=run.tokenizer.to_json(),
+        rows=_split_rows(run, {**model, **training}) | of_all,
     )
+
+
+def _unsent(run: Run) -> tuple[dict[str, Tensor], dict[str, Rows]]:
+    """What the exchange between processes has to remember.
+
+    Of compression a factor for all, and an error [P, m, n], one of each process; of local steps the
+    outer optimiser's velocity.
+    """
+    powersgd, size = run.exchange.powersgd, run.processes.size
+    if powersgd is None:
+        return {f"exchange/velocity/{name}": v for name, v in run.local.velocity.items()}, {}
+    tensors = {f"exchange/factor/{name}": factor for name, factor in powersgd.factors.items()}
+    rows = {}
+    for name, error in powersgd.errors.items():
+        tensors[f"exchange/error/{name}"] = error[None]
+        collect = partial(run.processes.collect, error[None], size)
+        rows[f"exchange/error/{name}"] = Rows(error[None], size, collect)
+    return tensors, rows
+
+
+def _split_rows(run: Run, tensors: Mapping[str, Tensor]) -> dict[str, Rows]:
+    """What gives all rows of those tensors of which this process has its own."""
+    split, count = split_names(run.model), run.model.vocab_size
+    return {
+        name: Rows(own.detach(), count, partial(run.processes.collect, own.detach(), count))
+        for name, own in tensors.items()
+        if own.ndim and is_split(name, split)
+    }
+
+
+def write(run: Run, *, best: bool) -> None:
+    """Write a checkpoint of this very step, or take part in it.
+
+    Raises:
+        NumericError: a weight is not finite.
+        StorageError: disk full or read-only.
+    """
+    checkpoint = capture(run)
+    if checkpoint.rows:  # what another process has is not seen by the one that writes
+        bad = not all(map(finite, checkpoint.model.values()))
+        if run.processes.largest([float(bad)])[0]:
+            raise NumericError(
+                f"refused to save step {run.progress.step}: a weight is not finite",
+                "Lower optim.lr or set trainer.clip.norm, and resume from the last checkpoint.",
+            )
+    if run.processes.first:
+        run.saver.save(run.progress.step, checkpoint, best=best)
+    else:
+        checkpoint.take_part()
 
 
 def restore(run: Run, checkpoint: Checkpoint) -> None:
@@ -63,8 +122,8 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
         )
     compare_identity(run.identity, state)
     progress = _progress(run, state)
-    parts = _parts(checkpoint.training)
-    run.model.load_tensors(checkpoint.model)
+    parts = _parts(own_tensors(run.model, checkpoint.training))
+    run.model.load_tensors(own_tensors(run.model, checkpoint.model))
     averaging = as_object(state.get("averaging"), "state.averaging")
     run.averages.load(averaging, parts["iterate"])
     run.outliers.load(parts["outliers"])
@@ -72,8 +131,23 @@ def restore(run: Run, checkpoint: Checkpoint) -> None:
     run.optimizers.load_state(parts["optimizer"], optimizer)
     run.schedule.load(as_object(state.get("schedule"), "state.schedule"))
     run.statistics.load(parts["statistics"])
+    kept = _by_kind(parts["exchange"])
+    if run.exchange.powersgd is not None:
+        run.exchange.powersgd.load(kept["factor"], kept["error"])
+    run.local.load(kept["velocity"])
     run.state = _recurrent_state(run, progress, parts["state"])
     run.progress = progress
+
+
+def _by_kind(tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """What `_unsent` gave, by kind and name."""
+    kinds: dict[str, dict[str, Tensor]] = {"factor": {}, "error": {}, "velocity": {}}
+    for whole, tensor in tensors.items():
+        kind, _, name = whole.partition("/")
+        if kind not in kinds:
+            raise CheckpointError(f"the checkpoint holds the unknown exchange/{whole}", REMEDY)
+        kinds[kind][name] = tensor
+    return kinds
 
 
 def _progress(run: Run, state: dict[str, Any]) -> Progress:

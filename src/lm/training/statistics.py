@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 
 from lm.errors import CheckpointError
-from lm.runtime.untrusted import REMEDY, check_tensors
+from lm.runtime.processes import Processes
+from lm.runtime.untrusted import REMEDY
+from lm.runtime.untrusted_tensors import check_tensors
 
 _FIELDS = (
     *("nats", "tokens", "norm", "largest_norm", "clipped", "good"),
@@ -74,6 +76,16 @@ class Statistics:
         sums["skipped"] += skip
         sums["bad_run"].add_(1).mul_(bad)
         torch.maximum(sums["worst_run"], sums["bad_run"], out=sums["worst_run"])
+
+    def average(self, processes: Processes) -> None:
+        """Sums as the mean over processes that counted by themselves: what is read are ratios."""
+        extremes = {"largest_norm", "skipped", "bad_run", "worst_run"}
+        means = [name for name in _FIELDS if name not in extremes]
+        row = torch.stack([self.sums[name] for name in means]) / processes.size
+        processes.add_up(row)
+        highest = processes.largest([float(self.sums[name]) for name in sorted(extremes)])
+        for name, value in zip([*means, *sorted(extremes)], [*row.tolist(), *highest], strict=True):
+            self.sums[name].fill_(value)
 
     def read(self) -> Interval:
         """One transfer to the host; starts the next interval."""

@@ -11,13 +11,16 @@ from lm.errors import NumericError
 from lm.models import RecurrentModel
 from lm.models.base import State, detach, join_streams, slice_streams
 from lm.models.language_model import part_of
+from lm.models.vocabulary_parallel import split_names
 from lm.optim.averaging import Averages, AveragingConfig
 from lm.optim.base import Optimizers
 from lm.optim.clipping import ClipConfig, GradientNorms, clip_gradients
 from lm.optim.outliers import Outliers
 from lm.runtime.processes import ALONE, Processes
 from lm.runtime.randomness import Noise
+from lm.training.communication import CommunicationConfig
 from lm.training.exchange import Exchange
+from lm.training.local_steps import LocalSteps
 from lm.training.statistics import Statistics
 
 # Unclipped, a larger gradient is worse than an infinite one: its squares, and products of them,
@@ -64,6 +67,7 @@ class TrainStep:
         passes: int,
         seed: int,
         processes: Processes = ALONE,
+        communication: CommunicationConfig | None = None,
     ) -> None:
         self.model = model
         self.optimizers = optimizers
@@ -81,7 +85,19 @@ class TrainStep:
         }
         self.averages = Averages(averaging or AveragingConfig(), self.parameters)
         self.outliers = Outliers(clip.outlier, model.device)
-        self.exchange = Exchange(processes, self.parameters, some_missing=not model.head.on_device)
+        self._split = split_names(model)
+        replicated = {name: p for name, p in self.parameters.items() if name not in self._split}
+        self.exchange = Exchange(
+            processes,
+            replicated,
+            communication or CommunicationConfig(),
+            some_missing=not model.head.on_device,
+            seed=seed,
+        )
+        share = len(self.own) / num_streams
+        self.local = LocalSteps(
+            processes, replicated, communication or CommunicationConfig(), share
+        )
         self.norms: GradientNorms | None = None
 
     def __call__(
@@ -113,8 +129,11 @@ class TrainStep:
         holds.
         """
         self.optimizers.zero_grad()
+        apart = self.local.apart(noise.step)
+        if apart:
+            self.local.begin()
         objective, nats, new_state = self._accumulate(tokens, targets, state, noise, resets)
-        norms = clip_gradients(self.parameters, self.clip)
+        norms = clip_gradients(self.parameters, self.clip, self._whole_norms)
         bad = ~(norms.finite & torch.isfinite(objective))
         if self.clip.off:
             bad = bad | (norms.total > LARGEST_UNCLIPPED)
@@ -124,7 +143,7 @@ class TrainStep:
         self.averages.update(skip)
         self.statistics.add(
             nats=nats,
-            tokens=len(targets) * self.num_streams,
+            tokens=targets.numel() if apart else len(targets) * self.num_streams,
             norm=norms.total,
             clipped=norms.clipped,
             skip=skip,
@@ -157,12 +176,15 @@ class TrainStep:
     ) -> tuple[Tensor, Tensor, State]:
         """Forward and backward over all slices: the objective, its Σ nats, the new state.
 
-        The first two are of all streams, as the gradients are; the state is of our own.
+        The first two are of all streams, as the gradients are, or of our own where the processes
+        are apart; the state is of our own.
         """
+        apart = self.local.apart(noise.step)
+        whole = len(self.own) if apart else self.num_streams
         sums = torch.zeros(2, dtype=self.statistics.sums["nats"].dtype, device=tokens.device)
         states = []
         for streams in self.slices:
-            if streams is self.slices[-1]:
+            if streams is self.slices[-1] and not apart:
                 self.exchange.open()
             output = self.model(
                 tokens[:, streams],
@@ -172,13 +194,34 @@ class TrainStep:
                 resets=None if resets is None else resets[:, streams],
             )
             share = output.objective
-            if streams.stop - streams.start < self.num_streams:
-                share = share * ((streams.stop - streams.start) / self.num_streams)
+            if streams.stop - streams.start < whole:
+                share = share * ((streams.stop - streams.start) / whole)
             _backward(share)
             sums += torch.stack([share.detach().to(sums.dtype), output.nll.sum(dtype=sums.dtype)])
             states.append(detach(output.state))
-        self.exchange.close(sums)
+        if not apart:
+            self.exchange.close(sums)
         return sums[0], sums[1], states[0] if len(states) == 1 else join_streams(states)
+
+    def come_together(self) -> None:
+        """Average over the processes what steps by themselves have made different."""
+        state = [
+            *self.optimizers.state_tensors().values(),
+            *self.averages.tensors.values(),
+            *self.outliers.tensors.values(),
+        ]
+        self.local.come_together(state)
+        self.statistics.average(self.processes)
+
+    def _whole_norms(self, names: tuple[str, ...], norms: Tensor) -> Tensor:
+        """Norms of whole gradients from those of our own rows."""
+        split = [name in self._split for name in names]
+        if not any(split):
+            return norms
+        mask = torch.tensor(split, device=norms.device)
+        squares = torch.where(mask, norms.square(), 0.0)
+        self.processes.add_up(squares)
+        return torch.where(mask, squares.sqrt(), norms)
 
     def _keep_finite(self, bad: Tensor, old: State | None, new: State) -> State:
         """After a bad step the old state goes on: a NaN in it would spoil every later step."""

@@ -8,7 +8,9 @@ from lm.config.roots.export import ExportConfig
 from lm.config.roots.generate import GenerateConfig
 from lm.config.roots.import_ import ImportConfig
 from lm.config.roots.inspect import InspectConfig
+from lm.config.roots.prepare import PrepareConfig
 from lm.config.roots.score import ScoreConfig
+from lm.config.roots.sweep import SweepConfig
 from lm.config.roots.training import (
     Interruption,
     ReproduceConfig,
@@ -25,14 +27,18 @@ __all__ = [
     "ImportConfig",
     "InspectConfig",
     "Interruption",
+    "PrepareConfig",
     "ReproduceConfig",
     "ScoreConfig",
+    "SweepConfig",
     "TrainConfig",
     "VerifyResumeConfig",
 ]
 
 ROOTS: dict[str, type[Any]] = {
+    "prepare": PrepareConfig,
     "train": TrainConfig,
+    "sweep": SweepConfig,
     "reproduce": ReproduceConfig,
     "verify-resume": VerifyResumeConfig,
     "evaluate": EvaluateConfig,

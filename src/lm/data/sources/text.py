@@ -1,13 +1,14 @@
 """Any text of the user's: a file, a glob or a folder."""
 
 import glob
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lm.data.corpus import SPLITS, Corpus, DataConfig, Document
 from lm.data.sources.cut import carve, check_fractions
 from lm.data.sources.local import located, reading, size_of
+from lm.data.stored import form_of
 from lm.errors import ConfigError, DataError
 
 _REMEDY = "Set data.path=FILE to have it cut, or data.train= with data.valid=, data.test=."
@@ -22,11 +23,15 @@ class TextConfig(DataConfig):
     Relative ones start from `root`. Either `path` or `train` is given. Splits that are not given
     are cut off the end, validation before test, at line starts; the bytes stay as they are.
 
+    Files named `.gz` or `.zst` are unpacked as they are read, and go to a split as a whole. In
+    files named `.jsonl` or `.ndjson` each line is a JSON object with a document in `field`.
+
     Attributes:
         path: the whole text, to be cut into splits.
         train: the training split alone.
         valid: the validation split.
         test: the test split.
+        field: of JSON lines, which holds the text; None takes the lines themselves for text.
         pattern: which files of a folder count, such as `*.txt`.
         valid_fraction: share of the bytes for validation where `valid` is not given.
         test_fraction: share of the bytes for testing where `test` is not given.
@@ -36,6 +41,7 @@ class TextConfig(DataConfig):
     train: str | None = None
     valid: str | None = None
     test: str | None = None
+    field: str | None = "text"
     pattern: str = "*"
     valid_fraction: float = 0.05
     test_fraction: float = 0.05
@@ -57,7 +63,7 @@ class TextConfig(DataConfig):
     def _held_out_only(self, notes: list[str]) -> Corpus:
         """No text to train on: enough for evaluating a model on a file of one's own."""
         splits = {
-            name: tuple(map(Document, self._find(name, notes)))
+            name: self._documents(self._find(name, notes))
             for name in ("valid", "test")
             if getattr(self, name) is not None
         }
@@ -86,10 +92,14 @@ class TextConfig(DataConfig):
             if shared := {path.resolve() for path in body} & {path.resolve() for path in paths}:
                 notes.append(f"{name} shares {len(shared)} file(s) with train")
         cut = [name for name in ("valid", "test") if name not in given]
-        train, *rest = carve(body, [getattr(self, f"{name}_fraction") for name in cut])
-        splits = {name: tuple(map(Document, paths)) for name, paths in given.items()}
+        fractions = [getattr(self, f"{name}_fraction") for name in cut]
+        train, *rest = carve(body, fractions, field=self.field)
+        splits = {name: self._documents(paths) for name, paths in given.items()}
         splits.update(zip(cut, rest, strict=True))
         return Corpus("text", train, splits["valid"], splits["test"], tuple(notes))
+
+    def _documents(self, paths: Sequence[Path]) -> tuple[Document, ...]:
+        return tuple(Document(path, form=form_of(path, self.field)) for path in paths)
 
     def _find(self, name: str, notes: list[str]) -> list[Path]:
         """The files with something in them that the field `name` stands for."""

@@ -130,6 +130,14 @@ class TokenizerConfig:
         """A tokenizer for the training split given as `documents`."""
         raise NotImplementedError
 
+    def build_by(self, documents: Sequence[Document], workers: int | None) -> Tokenizer:
+        """The same by that many processes, where this is what takes the time.
+
+        Args:
+            workers: at most; None is as many as there are cores.
+        """
+        return self.build(documents)
+
     def identity(self) -> dict[str, object]:
         """What decides the tokenizer besides the documents; the cache of trained ones needs it."""
         return {"config": type(self).__qualname__, **asdict(self)}

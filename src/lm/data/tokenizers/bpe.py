@@ -14,8 +14,10 @@ from tokenizers import Tokenizer as Library
 
 from lm import checks
 from lm.data.corpus import Document
-from lm.data.pieces import Cut, pieces, size
+from lm.data.pieces import Cut, pieces
+from lm.data.survey import size
 from lm.data.tokenizers.base import FORMAT, Tokenizer, TokenizerConfig, printable
+from lm.data.tokenizers.remembered import RememberedWords
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +75,7 @@ class BpeTokenizer(Tokenizer):
             self._bytes[token_id] = bytes([_BYTES[c] for c in token])
         self._lengths = np.array([len(token) for token in self._bytes], np.int64)
         self._library = _library(ids, merges)
+        self._words = RememberedWords(self._library)
 
     @property
     def vocab_size(self) -> int:
@@ -82,9 +85,7 @@ class BpeTokenizer(Tokenizer):
         return self.encode_all([text])[0]
 
     def encode_all(self, texts: Sequence[bytes]) -> list[NDArray[np.int64]]:
-        decoded = [text.decode() for text in texts]
-        encodings = self._library.encode_batch_fast(decoded, add_special_tokens=False)
-        return [np.array(encoding.ids, np.int64) for encoding in encodings]
+        return self._words.encode_all(texts)
 
     def spans(self, text: bytes, ids: NDArray[np.int64]) -> NDArray[np.int64]:
         ends = np.cumsum(self._lengths[ids])

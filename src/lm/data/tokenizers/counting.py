@@ -37,6 +37,16 @@ class WordCounter:
     def update(self, words: Iterable[bytes]) -> None:
         """Count more words; they contain no whitespace."""
         self._counts.update(words)
+        self._make_room()
+
+    def add(self, words: Iterable[bytes], counts: Iterable[int]) -> None:
+        """Count words that others have counted, each of them once."""
+        held, known = self._counts, self._counts.get  # a counter's own default is slow
+        for word, count in zip(words, counts, strict=True):
+            held[word] = known(word, 0) + count
+        self._make_room()
+
+    def _make_room(self) -> None:
         if len(self._counts) >= HELD_WORDS:
             self._spill()
 

@@ -12,19 +12,20 @@ from numpy.typing import NDArray
 
 from lm import checks
 from lm.data.corpus import Document
-from lm.data.pieces import WHITESPACE, Cut, pieces
+from lm.data.pieces import WHITESPACE, Cut
 from lm.data.tokenizers.base import FORMAT, Tokenizer, TokenizerConfig, printable
-from lm.data.tokenizers.counting import WordCounter
+from lm.data.tokenizers.word_counts import EOS, ranked_words, split_words
 from lm.errors import ConfigError, DataError
 
-EOS = b"<eos>"
 _CUT = Cut(re.compile(rb"(?<=[ \t\n\r\v\f])"), forced=False)
 _TOKEN = re.compile(rb"\n|[^ \t\n\r\v\f]+")
 _FIRST = re.compile(rb"[ \t\r\v\f]*(?:\n|[^ \t\n\r\v\f]+)")
 
 
 def _whole_word(word: bytes) -> re.Pattern[bytes]:
-    return re.compile(rb"(?<![^ \t\n\r\v\f])" + re.escape(word) + rb"(?![^ \t\n\r\v\f])")
+    # The word comes first, so that the library looks for it as fast as for a plain string.
+    escaped = re.escape(word)
+    return re.compile(escaped + rb"(?<![^ \t\n\r\v\f]" + escaped + rb")(?![^ \t\n\r\v\f])")
 
 
 class _Ids(dict[bytes, int]):
@@ -69,7 +70,7 @@ class WordTokenizer(Tokenizer):
         return len(self.words)
 
     def encode(self, text: bytes) -> NDArray[np.int64]:
-        words = _split(text)
+        words = split_words(text)
         return np.fromiter(map(self._ids.__getitem__, words), np.int64, len(words))
 
     def spans(self, text: bytes, ids: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -115,7 +116,7 @@ class WordTokenizer(Tokenizer):
         }
 
     def extended(self, documents: Sequence[Document]) -> "WordTokenizer":
-        frequent = _ranked(documents, self.min_count, None, [])
+        frequent = ranked_words(documents, _CUT, self.min_count, None, [])
         known = set(self.words)
         new = [word for word in frequent if word not in known]
         return WordTokenizer(self.words + new, self.unknown, self.min_count)
@@ -181,10 +182,15 @@ class WordConfig(TokenizerConfig):
             )
 
     def build(self, documents: Sequence[Document]) -> WordTokenizer:
+        return self.build_by(documents, 1)
+
+    def build_by(self, documents: Sequence[Document], workers: int | None) -> WordTokenizer:
         unknown = _raw(self.unknown)
         if self.vocabulary is not None:
             return _listed(Path(self.vocabulary), unknown)
-        words = _ranked(documents, self.min_count, self.max_size, [EOS, unknown])
+        words = ranked_words(
+            documents, _CUT, self.min_count, self.max_size, [EOS, unknown], workers
+        )
         return WordTokenizer(words, unknown, self.min_count)
 
     def identity(self) -> dict[str, object]:
@@ -213,19 +219,6 @@ def _read(path: Path) -> bytes:
         raise DataError(
             f"cannot read tokenizer.vocabulary {path}: {error.strerror}", "Check the path."
         ) from error
-
-
-def _ranked(
-    documents: Sequence[Document], min_count: int, max_size: int | None, always: Sequence[bytes]
-) -> list[bytes]:
-    with WordCounter() as counter:
-        for piece in pieces(documents, _CUT, "count words"):
-            counter.update(_split(piece.text))
-        return counter.ranked(min_count, max_size, dict.fromkeys(always, 0))
-
-
-def _split(text: bytes) -> list[bytes]:
-    return text.replace(b"\n", b" %b " % EOS).split()
 
 
 def _text(word: bytes) -> str:

@@ -162,7 +162,7 @@ def _nll(x: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Ten
     """nll in the weight's dtype, the products in that of x."""
     nll = weight.new_empty(len(targets))
     operand = weight.to(x.dtype)
-    for rows in row_chunks(x, weight):
+    for rows in row_chunks(x, len(weight)):
         _to_gradient(x[rows] @ operand.T, bias, targets[rows], nll[rows], None)
     return nll
 
@@ -187,7 +187,8 @@ def through_exponentials(
 ) -> Gradients:
     """nll and the gradients of features, weight and bias, by products in C."""
     operands = x, weight, bias, targets, share
-    found = native_loss.loss_and_gradients(*operands, row_chunks(x, weight)) if weight_too else None
+    chunks = row_chunks(x, len(weight))
+    found = native_loss.loss_and_gradients(*operands, chunks) if weight_too else None
     return found or through_logits(*operands, weight_too=weight_too)
 
 
@@ -205,8 +206,8 @@ def through_logits(
     d_x = torch.empty(x.shape, dtype=weight.dtype, device=x.device)
     d_weight = torch.empty_like(weight) if weight_too else None
     d_bias = None if bias is None else torch.zeros_like(bias)
-    operands = _Operands(weight, x.dtype)
-    chunks = list(row_chunks(x, weight))
+    operands = Operands(weight, x.dtype)
+    chunks = list(row_chunks(x, len(weight)))
     buffer = x.new_empty(chunks[0].stop, len(weight))
     for rows in chunks:
         logits = buffer[: rows.stop - rows.start]
@@ -215,13 +216,13 @@ def through_logits(
         _to_gradient(logits, bias, targets[rows], nll[rows], share[rows], d_bias)
         for words, operand in operands:
             add = words.start > 0
-            _accumulate(d_x[rows], logits[:, words], operand, add=add)
+            accumulate(d_x[rows], logits[:, words], operand, add=add)
             if d_weight is not None:
-                _accumulate(d_weight[words], logits[:, words].T, x[rows], add=rows.start > 0)
+                accumulate(d_weight[words], logits[:, words].T, x[rows], add=rows.start > 0)
     return nll, d_x, d_weight, d_bias
 
 
-class _Operands:
+class Operands:
     """The weight in the dtype of the products, whole if that is small, else some words at a time:
     a large vocabulary's weight is not held twice.
     """
@@ -239,7 +240,7 @@ class _Operands:
             yield words, self._weight[words].to(self._dtype) if self._whole is None else self._whole
 
 
-def _accumulate(total: Tensor, a: Tensor, b: Tensor, *, add: bool) -> None:
+def accumulate(total: Tensor, a: Tensor, b: Tensor, *, add: bool) -> None:
     """total (+)= a b, where the product may have a lower precision than the total."""
     if total.dtype == a.dtype:
         torch.addmm(total, a, b, beta=1.0 if add else 0.0, out=total)
@@ -285,8 +286,8 @@ def _to_gradient(
             logits[some] = p
 
 
-def row_chunks(x: Tensor, weight: Tensor) -> Iterator[slice]:
+def row_chunks(x: Tensor, num_words: int) -> Iterator[slice]:
     """Slices of the N rows of x, whose logits are small enough to be reused."""
-    step = max(LEAST_COLUMN_BYTES, CHUNK_BYTES // len(weight)) // x.itemsize
+    step = max(LEAST_COLUMN_BYTES, CHUNK_BYTES // num_words) // x.itemsize
     for begin in range(0, len(x), step):
         yield slice(begin, min(begin + step, len(x)))
