@@ -13,6 +13,8 @@ from lm.data.workers import cores
 
 log = logging.getLogger(__name__)
 
+_TICK = 0.01  # of the clock of used time, by which the smallest text takes none
+
 
 def run(config: PrepareConfig) -> float:
     """Print what each split came to, and how fast; megabytes a second."""
@@ -36,7 +38,7 @@ def run(config: PrepareConfig) -> float:
         said = (
             f"{megabytes:,.1f} MB in {seconds:.1f} s: {megabytes / seconds:.1f} MB/s with at most"
             f" {config.workers or cores()} processes,"
-            f" {megabytes / used:.1f} MB for each second of a core"
+            f" {megabytes / max(used, _TICK):.1f} MB for each second of a core"
         )
     lines = [*_table(corpus, prepared), said]
     sys.stdout.write("\n".join(lines) + "\n")
