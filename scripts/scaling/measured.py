@@ -7,14 +7,16 @@ step of a process alone (both do theirs at the same time) the model says what a 
 import datetime
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import distributed as dist
-from torch import multiprocessing
+from torch._C._distributed_c10d import FileStore
+from torch.multiprocessing.spawn import spawn
 
 from lm.models.base import State
 from lm.runtime.processes import ALONE, Groups, Processes
@@ -22,7 +24,7 @@ from lm.training.communication import WireType
 from scaling.hardware import Link
 from scaling.traffic import Setting, messages, training_step, window_of
 
-SIZE, ROUNDS = 2, 20
+SIZE, ROUNDS = 2, 40
 _ELEMENTS = [1 << n for n in range(6, 23, 4)]
 _PLAIN: dict[str, Any] = {
     "vocab_size": 10_000, "hidden_size": 200, "tied": True, "streams": 10, "window": 35
@@ -37,13 +39,15 @@ SETTINGS = {
 
 def measure() -> dict[str, Any]:
     """Everything, as JSON."""
+    load = os.getloadavg()[0]
     with TemporaryDirectory() as folder:
-        multiprocessing.spawn(_process, args=(folder,), nprocs=SIZE)
+        spawn(_process, args=(folder,), nprocs=SIZE)  # type: ignore[no-untyped-call]
         found = torch.tensor(_floats(Path(folder) / "times"), dtype=torch.float64)
     exchanges, alone, together = found.tensor_split([len(_ELEMENTS), len(_ELEMENTS) + 1])
     about = {"date": str(datetime.date.today()), "torch": torch.__version__}
     return {
-        **about, "cores": os.cpu_count(), **_fit(exchanges), "alone": alone.item(),
+        **about, "cores": os.cpu_count(), "load": load, "rounds": ROUNDS, **_fit(exchanges),
+        "alone": alone.item(),
         "together": dict(zip(SETTINGS, together.tolist(), strict=True)),
     }  # fmt: skip
 
@@ -76,16 +80,16 @@ def _fit(seconds: torch.Tensor) -> dict[str, float]:
 
 def _process(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    store = dist.FileStore(f"{folder}/store", SIZE)
+    store = FileStore(f"{folder}/store", SIZE)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=SIZE)
     world = dist.group.WORLD
     assert world is not None
     processes = Processes(rank, SIZE, groups=Groups(world, world))
-    tensors = [torch.zeros(count) for count in _ELEMENTS]
-    works = [lambda t=tensor: processes.add_up(t) for tensor in tensors]
-    works.append(_stepping(SETTINGS["fp32"], ALONE))
-    works += [_stepping(setting, processes) for setting in SETTINGS.values()]
-    times = _least(works)
+    times = _least([
+        *(partial(processes.add_up, torch.zeros(count)) for count in _ELEMENTS),
+        _stepping(SETTINGS["fp32"], ALONE),
+        *(_stepping(setting, processes) for setting in SETTINGS.values()),
+    ])  # fmt: skip
     if rank == 0:
         (Path(folder) / "times").write_text(" ".join(map(repr, times)), encoding="utf-8")
     dist.destroy_process_group()
@@ -101,7 +105,7 @@ def _stepping(setting: Setting, processes: Processes) -> Callable[[], None]:
     return run
 
 
-def _least(works: list[Callable[[], None]]) -> list[float]:
+def _least(works: Sequence[Callable[[], None]]) -> list[float]:
     """The least time of each, all in turns: others use the machine too."""
     times = [float("inf")] * len(works)
     for turn in range(ROUNDS):
@@ -116,5 +120,3 @@ def _least(works: list[Callable[[], None]]) -> list[float]:
 
 def _floats(path: Path) -> list[float]:
     return [float(word) for word in path.read_text(encoding="utf-8").split()]
-
-

@@ -1,8 +1,8 @@
 """How long a step takes on many devices, and how much of a run is progress.
 
 A step is products and the recurrence, whose time steps come one after the other, then an update.
-What is sent costs what does not fit beside the rest of the backward pass. Rows of a run that fails
-are done again since the last checkpoint.
+What is sent costs what does not fit beside the rest of the backward pass. What was done since the
+last checkpoint is lost by a failure.
 """
 
 import math
@@ -106,8 +106,8 @@ def efficiency(setting: Setting, device: Device, link: Link, size: int) -> float
     return alone / predict(setting, device, link, size).seconds
 
 
-# Unexpected interruptions of Llama 3's training: 419 in 54 days of 16,384 devices (Llama Team 2024,
-# The Llama 3 Herd of Models, section 3.3.4).
+# Unexpected interruptions of Llama 3's training: 419 in 54 days of 16,384 H100 (Llama Team 2024,
+# The Llama 3 Herd of Models; as Data Center Dynamics reported it).
 DEVICE_HOURS_TO_FAILURE = 16_384 * 54 * 24 / 419
 
 
@@ -117,7 +117,7 @@ def young(write: float, between_failures: float) -> float:
 
 
 def goodput(interval: float, write: float, restart: float, between_failures: float) -> float:
-    """Share of the time that is progress (Daly 2006, equation 20), all in seconds.
+    """Share of the time that is progress (Daly 2006, the complete cost), all in seconds.
 
     Failures come at random and independently, during restarts and writes too.
 

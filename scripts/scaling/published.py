@@ -11,16 +11,17 @@ from scaling.hardware import V100, Link
 from scaling.model import Compute, exposed
 from scaling.traffic import ALL_REDUCE, Message
 
-# Puri, Kirby, Yakovenko & Catanzaro 2018 (arXiv 1808.01371), from its abstract, and the files of its
-# code, github.com/NVIDIA/sentiment-discovery: README.md (bytes of the model in fp16),
+# Puri, Kirby, Yakovenko & Catanzaro 2018 (arXiv 1808.01371), from its abstract, and the files of
+# its code, github.com/NVIDIA/sentiment-discovery: README.md (bytes of the model in fp16),
 # analysis/reproduction.md and experiments/train_mlstm_singlenode.sh (8 V100: 73,000 steps of 256
 # sequences of 256 characters each in 17 hours), analysis/scale.md (nodes of 8, fp16 all-reduce).
 MODEL_BYTES = 169e6
 TOKENS = 256 * 256
-RATE = 73_000 * TOKENS / (17 * 3600)
+RATE = 73_000 * TOKENS / (17 * 3600)  # of one GPU: 73,000 of its own batches
 EPOCH = 38.76e9  # characters of the Amazon reviews: Patwary et al. 2018, table I
 
-# DGX-1V: NVLink's 6 x 25 GB/s, by rings 4/5 of them; 4 adapters of 100 Gb/s, or one of 10.
+# DGX-1V: of NVLink's 6 x 25 GB/s rings reach 4/5; 4 adapters of 100 Gb/s (the documentation says
+# "200GB/s", which cannot be; 25 GB/s instead of 45 would change the third digit), or one of 10.
 DGX_INFINIBAND = Link("InfiniBand", inside=120e9, outside=0.9 * 50e9)
 DGX_ETHERNET = Link("Ethernet 10 Gb/s", inside=120e9, outside=0.9 * 1.25e9, outside_alpha=5e-5)
 
@@ -84,8 +85,8 @@ def implied_seconds(model: str, link: Link, size: int) -> float:
     return times * TOKENS / RATE * (size / worth - 1)
 
 
-# Of which no model, batch or link stood in what we could read, so that nothing is predicted: the
-# share of a step that was not progress is all that can be said.
+# Of which the model and batch, or the link and the way of exchange, did not stand in what we could
+# read, so that nothing is predicted.
 NOT_PREDICTED = (
     ("Patwary et al. 2018 (arXiv 1810.10045), abstract: word model, 8 to 64 GPUs", 6.3 / 8),
     ("the same, character model, 8 to 64 GPUs", 6.7 / 8),

@@ -119,7 +119,9 @@ def messages(setting: Setting, size: int) -> list[Message]:
 
 
 def _takes(shape: tuple[int, ...], rank: int | None) -> bool:
-    return rank is not None and len(shape) == 2 and rank * sum(shape) <= LARGEST_SHARE * numel(shape)
+    if rank is None or len(shape) != 2:
+        return False
+    return rank * sum(shape) <= LARGEST_SHARE * numel(shape)
 
 
 def _whole_words(setting: Setting, size: int) -> list[Message]:
