@@ -24,7 +24,7 @@ from lm.training.communication import WireType
 from scaling.hardware import Link
 from scaling.traffic import Setting, messages, training_step, window_of
 
-SIZE, ROUNDS = 2, 40
+SIZE, ROUNDS = 2, 100
 _ELEMENTS = [1 << n for n in range(6, 23, 4)]
 _PLAIN: dict[str, Any] = {
     "vocab_size": 10_000, "hidden_size": 200, "tied": True, "streams": 10, "window": 35
