@@ -8,7 +8,7 @@ import argparse
 import json
 from pathlib import Path
 
-from scaling import measured, report
+from scaling import measured, picture, report
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE, RECORD = DOCS / "scaling.md", DOCS / "scaling/measured.json"
@@ -24,7 +24,7 @@ def main() -> None:
     record = json.loads(RECORD.read_text(encoding="utf-8"))
     found = {"traffic": report.traffic(), **report.sections(record)}
     PAGE.write_text(report.written(PAGE.read_text(encoding="utf-8"), found), encoding="utf-8")
-    report.picture(DOCS / "pictures/scaling.png")
+    picture.draw(DOCS / "pictures/scaling.png")
     print("\n\n".join("\n".join(lines) for lines in found.values()))
 
 

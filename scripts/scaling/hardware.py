@@ -68,8 +68,8 @@ V100 = Device("V100", peak=125e12, memory=0.9e12, utilisation=0.32)
 H100 = Device("H100", peak=989e12, memory=3.35e12, utilisation=0.32)
 
 # H100: of NVLink's 450 GB/s rings reach 370 (nccl-tests issue 212); a 400 Gb/s adapter carries 46
-# to 48 GB/s (nccl-tests issue 290); the smallest all-reduce of 16 H20 in two nodes takes 46 µs (nccl
-# issue 1244), of which 4 µs a step inside are assumed. TCP's latency is assumed.
+# to 48 GB/s (nccl-tests issue 290); the smallest all-reduce of 16 H20 in two nodes takes 46 µs
+# (nccl issue 1244), of which 4 µs a step inside are assumed. TCP's latency is assumed.
 INFINIBAND = Link("InfiniBand, 8 x 400 Gb/s", inside=370e9, outside=8 * 47e9)
 ETHERNET = Link("Ethernet, 100 Gb/s", inside=370e9, outside=0.9 * 12.5e9, outside_alpha=5e-5)
 SLOW = Link("Ethernet, 10 Gb/s", inside=370e9, outside=0.9 * 1.25e9, outside_alpha=5e-5)

@@ -78,10 +78,9 @@ def points() -> Iterator[Point]:
     yield Point("mLSTM 4096, 3 epochs, 128 V100", "abstract", 4.0, hours, "hours")
 
 
-def implied_seconds(model: str, link: Link, size: int) -> float:
-    """The exchange that a published speed-up leaves room for."""
+def exchange_seconds(model: str, size: int, worth: float) -> float:
+    """What of a step is left for the exchange, if `size` GPUs give so many GPUs' worth."""
     times = 4 if model == "mLSTM 8192" else 1
-    worth = FIGURE[model, link][GPUS.index(size)]
     return times * TOKENS / RATE * (size / worth - 1)
 
 

@@ -1,15 +1,14 @@
-"""The tables and the picture of docs/scaling.md."""
+"""The tables of docs/scaling.md."""
 
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from lm.training.communication import WireType
 from scaling import measured, published
 from scaling.hardware import H100, LINKS, Link
-from scaling.model import DEVICE_HOURS_TO_FAILURE, best_goodput, computed, efficiency, predict
+from scaling.model import DEVICE_HOURS_TO_FAILURE, best_goodput, efficiency, predict
 from scaling.traffic import ALL_GATHER, Message, Setting, counted, messages, summary, wire
 
 SIZES = (1, 8, 64, 512, 4096)
@@ -97,10 +96,23 @@ def _published() -> list[str]:
         *_table(("run", "published", "predicted", "error", "from"), rows),
         "",
         f"Fitted: {published.RATE / 1e3:,.1f}k characters/s of a V100,"
-        f" {published.utilisation():.0%} of its 125 TFLOP/s.",
+        f" {published.utilisation():.0%} of its 125 TFLOP/s."
+        " Of a step the exchange takes, in ms, by the figure and as predicted:",
+        "",
+        *_table(("run", *(f"{size} V100" for size in published.GPUS)), _exchanges()),
         "",
         *_table(("published, without all that a prediction needs", "efficiency"), rest),
     ]
+
+
+def _exchanges() -> Iterable[tuple[str, ...]]:
+    for (model, link), figure in published.FIGURE.items():
+        cells = []
+        for size, worth in zip(published.GPUS, figure, strict=True):
+            both = (worth, published.speed_up(model, link, size))
+            ms = [1e3 * published.exchange_seconds(model, size, w) for w in both]
+            cells.append(f"{ms[0]:.0f}, {ms[1]:.0f}")
+        yield (f"{model}, {link.name}", *cells)
 
 
 def _cells() -> Iterable[tuple[int, Link, Setting]]:
@@ -112,7 +124,7 @@ def _rates() -> list[str]:
     for words, link, setting in _cells():
         steps = [predict(setting, H100, link, size) for size in SIZES]
         shares = [efficiency(setting, H100, link, size) for size in SIZES]
-        cells = [f"{_short(s.rate)} ({e:.0%})" for s, e in zip(steps, shares, strict=True)]
+        cells = [f"{short(s.rate)} ({e:.0%})" for s, e in zip(steps, shares, strict=True)]
         rows.append((f"{words:,}", link.name, *cells))
     return _table(("V", "link outside the node", *_sizes()), rows)
 
@@ -172,7 +184,7 @@ def _same_batch() -> list[str]:
         for size in SIZES:
             setting = large(words, max(SIZES) // size)
             step = predict(setting, H100, LINKS[0], size)
-            cells.append(f"{_short(step.rate)}, {1e3 * step.seconds:.1f} ms")
+            cells.append(f"{short(step.rate)}, {1e3 * step.seconds:.1f} ms")
         rows.append((f"{words:,}", *cells))
     return _table(("V", *_sizes()), rows)
 
@@ -197,41 +209,12 @@ def _goodput() -> list[str]:
     ]
 
 
-def picture(path: Path) -> None:
-    """Efficiency by devices, link and way, a panel for each vocabulary."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    sizes, styles = [2**n for n in range(13)], ("-", "--", ":")
-    figure, panels = pyplot.subplots(1, 3, figsize=(13, 4.6), sharey=True, layout="constrained")
-    for words, panel in zip(VOCABULARIES, panels, strict=True):
-        for number, fields in enumerate(WAYS.values()):
-            for link, style in zip(LINKS, styles, strict=True):
-                setting = replace(large(words), **fields)
-                shares = [efficiency(setting, H100, link, size) for size in sizes]
-                panel.plot(sizes, shares, style, color=f"C{number}", lw=1.6)
-        alone = large(words).tokens / computed(large(words), H100).total
-        panel.set(title=f"V = {words:,}: one GPU {_short(alone)} tokens/s", xlabel="GPUs")
-        panel.set_xscale("log", base=2)
-        panel.set_xticks([8**n for n in range(5)], [f"{8**n:,}" for n in range(5)])
-        panel.grid(alpha=0.3)
-    panels[0].set(ylabel="efficiency, predicted", ylim=(0, 1.05))
-    for number, way in enumerate(WAYS):
-        panels[0].plot([], [], color=f"C{number}", lw=3, label=way)
-    for link, style in zip(LINKS, styles, strict=True):
-        panels[0].plot([], [], style, color="black", label=link.name)
-    figure.legend(loc="outside lower center", ncols=7, fontsize=9)
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
-
-
 def _sizes() -> tuple[str, ...]:
     return tuple(f"{size:,} GPU{'s' if size > 1 else ''}" for size in SIZES)
 
 
-def _short(rate: float) -> str:
+def short(rate: float) -> str:
+    """Three digits."""
     for unit, scale in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if rate >= scale:
             return f"{rate / scale:.3g}{unit}"
@@ -239,7 +222,7 @@ def _short(rate: float) -> str:
 
 
 def _bytes(count: float) -> str:
-    return re.sub(r"([TGMk]?)$", r" \1B", _short(count), count=1)
+    return re.sub(r"([TGMk]?)$", r" \1B", short(count), count=1)
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
