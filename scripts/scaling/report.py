@@ -59,7 +59,7 @@ def traffic() -> list[str]:
     for name, setting in COUNTED.items():
         real, formula = counted(setting, RANKS), messages(setting, RANKS)
         pairs = [sorted((m.kind, m.nbytes) for m in found) for found in (real, formula)]
-        sums = ", ".join(f"{n} {kind}, {b:,}" for kind, (n, b) in sorted(summary(real).items()))
+        sums = "; ".join(f"{n} {kind}, {b:,} B" for kind, (n, b) in sorted(summary(real).items()))
         rows.append((name, sums, "each message" if pairs[0] == pairs[1] else "differs"))
     return _table(("exchange", "collectives and bytes handed in", "formula agrees"), rows)
 
