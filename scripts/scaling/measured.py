@@ -19,7 +19,8 @@ from torch._C._distributed_c10d import FileStore
 from torch.multiprocessing.spawn import spawn
 
 from lm.models.base import State
-from lm.runtime.processes import ALONE, Groups, Processes
+from lm.runtime.collectives import Groups
+from lm.runtime.processes import ALONE, Processes
 from lm.training.communication import WireType
 from scaling.hardware import Link
 from scaling.traffic import Setting, messages, training_step, window_of

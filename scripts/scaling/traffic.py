@@ -18,7 +18,8 @@ from lm.models import CELLS
 from lm.models.kernels.nll import row_chunks
 from lm.optim.clipping import ClipConfig
 from lm.optim.optimizers import SGDConfig
-from lm.runtime.processes import ALONE, Groups, Pending, Processes
+from lm.runtime.collectives import Groups, Pending
+from lm.runtime.processes import ALONE, Processes
 from lm.training.communication import CommunicationConfig, WireType
 from lm.training.statistics import Statistics
 from lm.training.step import TrainStep
