@@ -27,7 +27,7 @@ def test_the_formulas_say_what_a_real_step_sends(name: str) -> None:
     pairs = [[(m.kind, m.nbytes) for m in found(setting, size)] for found in (counted, messages)]
     assert sorted(pairs[0]) == sorted(pairs[1])
     gathers = [kind for kind, _ in pairs[0] if kind == ALL_GATHER]
-    assert len(gathers) == {"split": 6, "fp32, untied": 2, "PowerSGD": 2}.get(name, 0)
+    assert len(gathers) == {"split": 4, "fp32, untied": 2, "PowerSGD": 2}.get(name, 0)
 
 
 def test_collectives_take_as_long_as_by_hand() -> None:

@@ -9,7 +9,7 @@ from lm.training.communication import WireType
 from scaling import measured, published
 from scaling.hardware import H100, LINKS, Link
 from scaling.model import DEVICE_HOURS_TO_FAILURE, best_goodput, efficiency, predict
-from scaling.traffic import ALL_GATHER, Message, Setting, counted, messages, summary, wire
+from scaling.traffic import Message, Setting, counted, messages, summary, wire
 
 SIZES = (1, 8, 64, 512, 4096)
 VOCABULARIES = (10_000, 267_735, 1_000_000)
@@ -161,20 +161,11 @@ def _wire() -> list[str]:
             setting = replace(large(words), **fields)
             sums = [_sent(messages(setting, size), size) for size in SIZES[1:]]
             rows.append((f"{words:,}", way, *(_bytes(n) for n in sums)))
-        split = replace(large(words), split=True)
-        sums = [_sent(_normaliser(split, size), size) for size in SIZES[1:]]
-        rows.append((f"{words:,}", "of split: normalisers", *(_bytes(n) for n in sums)))
     return _table(("V", "exchange", *_sizes()[1:]), rows)
 
 
 def _sent(found: Iterable[Message], size: int) -> float:
     return sum(wire(message, size) for message in found)
-
-
-def _normaliser(setting: Setting, size: int) -> list[Message]:
-    """Of all gathers those in between: not tokens, features and targets, not the last."""
-    gathers = [m for m in messages(setting, size) if m.kind == ALL_GATHER]
-    return gathers[3:-1]
 
 
 def _same_batch() -> list[str]:

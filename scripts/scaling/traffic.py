@@ -151,8 +151,12 @@ def _split_words(setting: Setting, size: int) -> list[Message]:
         counts,
         Message(ALL_GATHER, vector * own),  # features
         Message(ALL_GATHER, 8 * own),  # targets
-        # The largest logit, the sum of exponentials and the wanted logit of each row.
-        *(Message(ALL_GATHER, 12 * (part.stop - part.start)) for part in rows),
+        # Of each row the largest logit; then the sum of exponentials and the wanted logit.
+        *(
+            Message(ALL_REDUCE, width * (part.stop - part.start))
+            for part in rows
+            for width in (4, 8)
+        ),
         Message(ALL_TO_ALL, vector * everybody),  # gradients of features
         counts,
         Message(ALL_GATHER, vector * own),  # gradients of the tokens' vectors
@@ -178,6 +182,10 @@ class Counting(Processes):
     def begin_adding(self, tensor: Tensor) -> Pending:
         self.sent.append(Message(ALL_REDUCE, tensor.nbytes))
         return super().begin_adding(tensor)
+
+    def take_largest(self, tensor: Tensor) -> None:
+        self.sent.append(Message(ALL_REDUCE, tensor.nbytes))
+        super().take_largest(tensor)
 
     def largest(self, values: Sequence[float]) -> list[float]:
         self.sent.append(Message(ALL_REDUCE, 8 * len(values)))

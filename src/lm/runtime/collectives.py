@@ -73,6 +73,14 @@ class Collectives:
         if not self.alone:
             self.begin_adding(tensor).wait()
 
+    def take_largest(self, tensor: Tensor) -> None:
+        """Replace each element of a tensor by the largest of all processes."""
+        if self.alone:
+            return
+        assert self._groups is not None, "not connected"
+        with connection():
+            dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=self._groups.device)
+
     def begin_adding(self, tensor: Tensor) -> Pending:
         """The same, under way until it is waited for."""
         assert self._groups is not None, "not connected"

@@ -170,11 +170,11 @@ def sharded_nll(
 
 def _normalised(z: Tensor, column: Tensor, here: Tensor, shard: Shard) -> tuple[Tensor, Tensor]:
     """nll of some rows, and the probabilities of our own words in place of their logits."""
+    highest = z.amax(1)
+    shard.processes.take_largest(highest)
     wanted = torch.where(here, z.gather(1, column), 0.0).squeeze(1)
-    peak = z.amax(1)
-    p = z.sub_(peak[:, None]).exp_()
-    peaks, sums, wanted_of = shard.processes.stack(torch.stack([peak, p.sum(1), wanted])).unbind(1)
-    highest = peaks.amax(0)
-    whole = (sums * (peaks - highest).exp()).sum(0)
-    nll = highest + whole.log() - wanted_of.sum(0)
-    return nll, p.mul_(((peak - highest).exp() / whole)[:, None])
+    p = z.sub_(highest[:, None]).exp_()
+    sums = torch.stack([p.sum(1), wanted])
+    shard.processes.add_up(sums)
+    normaliser, wanted = sums
+    return highest + normaliser.log() - wanted, p.mul_(normaliser.reciprocal()[:, None])
