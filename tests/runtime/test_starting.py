@@ -13,6 +13,7 @@ from torch.distributed import TCPStore
 from lm.errors import ProcessError, Stopped
 from lm.runtime.joining import _Service, _welcome
 from lm.runtime.launcher import run_processes
+from lm.runtime.messages import Messages
 from lm.runtime.waiting import beside
 
 
@@ -25,6 +26,14 @@ def test_one_that_was_killed_amid_its_hello_does_not_silence_the_next_attempt() 
     store.add("hello", 1)  # its name would have come next
     with _Service(store, "the second", 0):
         assert _welcome(store.clone(), 5.0) == "the second"
+
+
+def test_one_that_was_killed_amid_a_word_is_not_waited_for() -> None:
+    messages = Messages(agents_store(), 5.0)
+    messages.collect("a")
+    messages.store.add("collected", 1)
+    messages.collect("b")
+    assert messages.collected() == ["a", "b"]
 
 
 def test_whoever_is_not_answered_gives_up() -> None:

@@ -67,7 +67,9 @@ class Messages:
     def collected(self) -> list[Any]:
         """What they have collected so far."""
         count = self.store.add("collected", 0)
-        return [json.loads(self.store.get(f"collected/{k}")) for k in range(1, count + 1)]
+        names = [f"collected/{k}" for k in range(1, count + 1)]
+        # One that was killed while it added something has left it out, and is not waited for.
+        return [json.loads(self.store.get(name)) for name in names if self.store.check([name])]
 
     def found(self, name: str) -> Any:
         """What was said; None where nothing was yet."""
