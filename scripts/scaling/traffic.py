@@ -158,7 +158,6 @@ def _split_words(setting: Setting, size: int) -> list[Message]:
             for width in (4, 8)
         ),
         Message(ALL_TO_ALL, vector * everybody),  # gradients of features
-        counts,
         Message(ALL_GATHER, vector * own),  # gradients of the tokens' vectors
         Message(ALL_REDUCE, 8 * names),  # norms for clipping
     ]

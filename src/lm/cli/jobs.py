@@ -30,8 +30,9 @@ from lm.runtime.joining import joined
 from lm.runtime.launcher import run_processes
 from lm.runtime.processes import Processes
 
-# What starting again may mend: a process was lost, or the memory of its machine was taken.
+# With what the others end when one of them was killed.
 _CONSEQUENCES = {ProcessError.code, Stopped.code}
+# What starting again may mend: a process was lost, or the memory of its machine was taken.
 _MENDABLE = {LmError.code, ProcessError.code, OutOfMemoryError.code}
 
 
@@ -159,12 +160,11 @@ def _in_processes(call: config.Invocation, runtime: RuntimeConfig) -> float | No
 @contextmanager
 def _console(processes: Processes) -> Iterator[None]:
     """Show `lm`'s log on standard error while a command runs; of several processes, one's."""
-    logger, handler = logging.getLogger("lm"), ConsoleHandler()
+    logger = logging.getLogger("lm")
+    # Without any handler Python itself would print warnings.
+    handler = ConsoleHandler() if processes.first else logging.NullHandler()
     level = logger.level
-    if processes.first:
-        logger.addHandler(handler)
-    else:
-        logger.addHandler(logging.NullHandler())  # else Python itself prints warnings
+    logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:
         yield

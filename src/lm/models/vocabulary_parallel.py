@@ -52,8 +52,9 @@ class ShardedSoftmaxHead(SoftmaxHead):
         self, features: Float[Tensor, "N F"], targets: Int[Tensor, " N"]
     ) -> Float[Tensor, " N"]:
         x = project(features, self.projection)
+        counts = self.shard.processes.counts(targets)
         found = sharded_nll(
-            x, self.weight, self.bias, targets, self.shard, dtype=x.dtype, gradients=False
+            x, self.weight, self.bias, targets, self.shard, counts, dtype=x.dtype, gradients=False
         )
         return found[0]
 

@@ -4,6 +4,7 @@ What differs from one process: tokens and features come from all streams, and a 
 normaliser is put together from everybody's part of it, some rows of the logits at a time.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -65,14 +66,15 @@ class _Loss(torch.autograd.Function):
         dtype: torch.dtype,
         tied: TiedGradient | None,
     ) -> tuple[Tensor, Tensor]:
+        counts = shard.processes.counts(targets)
         nll, *gradients = sharded_nll(
-            features, weight, bias, targets, shard, dtype=dtype, gradients=True
+            features, weight, bias, targets, shard, counts, dtype=dtype, gradients=True
         )
         ctx.save_for_backward(*gradients)
         ctx.features_dtype, ctx.tied = features.dtype, tied
         # Gradients are of the mean over everybody's tokens. A process multiplies its objective
         # with its share of them; what all have to apply alike must not be multiplied again.
-        ctx.share = len(targets) / sum(shard.processes.counts(targets))
+        ctx.share = len(targets) / sum(counts)
         ctx.mark_non_differentiable(nll)
         return nll.mean(), nll
 
@@ -127,6 +129,7 @@ def sharded_nll(
     bias: Tensor | None,
     targets: Tensor,
     shard: Shard,
+    counts: Sequence[int],
     *,
     dtype: torch.dtype,
     gradients: bool,
@@ -134,8 +137,10 @@ def sharded_nll(
     """Nats of our own tokens, and the gradients of the mean over everybody's.
 
     Of features those of our own tokens, of weight and bias those of our own rows.
+
+    Args:
+        counts: how many tokens each process has.
     """
-    counts = shard.processes.counts(targets)
     x = shard.processes.gather_lists(features.to(dtype), counts)
     row, ours = shard.place(shard.processes.gather_lists(targets, counts))
     nll = weight.new_empty(len(x))
