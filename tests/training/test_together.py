@@ -1,5 +1,6 @@
 """Several processes train what one does: same tokens, same noise, same weights to rounding."""
 
+import errno
 import math
 import signal
 import threading
@@ -21,10 +22,12 @@ from lm.optim import OPTIMIZERS, SCHEDULES
 from lm.optim.averaging import AverageKind, AveragingConfig
 from lm.runtime.choices import Choices
 from lm.runtime.processes import Processes
+from lm.runtime.shared_memory import shared_rows
 from lm.training.communication import CommunicationConfig, PowerSGD, WireType
 from lm.training.config import TrainerConfig
 from lm.training.local_steps import LocalSteps
 from lm.training.loop import Trainer
+from lm.training.shared_sums import SharedSums
 from lm.training.snapshot import restore
 
 SGD = OPTIMIZERS["sgd"]
@@ -43,7 +46,7 @@ def recipe(folder: Path, **changes: Any) -> Recipe:
     return Recipe(folder, **{**options, **changes})
 
 
-def train(made: Recipe, name: str, size: int) -> list[Trainer]:
+def train(made: Recipe, name: str, size: int, *, one_machine: bool = True) -> list[Trainer]:
     """The trainers of so many processes at the end of a run, which continues what is there."""
     made.folder.mkdir(exist_ok=True)
     made.prepared()
@@ -59,7 +62,7 @@ def train(made: Recipe, name: str, size: int) -> list[Trainer]:
             trainer.fit()
         return trainer
 
-    return all_of(together(size, run))
+    return all_of(together(size, run, one_machine=one_machine))
 
 
 def difference(a: Trainer, b: Trainer) -> float:
@@ -112,6 +115,81 @@ def test_whatever_is_trained(tmp_path: Path, changes: dict[str, Any], tolerance:
     for trainer in train(made, "3", 3):
         assert difference(trainer, alone) < tolerance
         assert trainer.progress.tokens == alone.progress.tokens
+
+
+@pytest.mark.parametrize("one_machine", [True, False], ids=["through memory", "by sockets"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": {"head": "adaptive", "adaptive": {"cutoffs": [30, 110]}}},
+        {"trainer": {"accumulate": 2, "batch_size": 7}},
+    ],
+    ids=["adaptive", "uneven"],
+)
+def test_large_gradients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], one_machine: bool
+) -> None:
+    monkeypatch.setattr("lm.training.exchange._SMALL", 4)
+    made = recipe(tmp_path / "x", steps=8, **built(changes))
+    (alone,) = train(made, "1", 1)
+    for trainer in train(made, "3", 3, one_machine=one_machine):
+        assert difference(trainer, alone) < 1e-5
+        taken = [p for p in trainer.model.parameters() if trainer.exchange.shared.takes(p)]
+        assert len(taken) == (len(list(trainer.model.parameters())) if one_machine else 0)
+
+
+def test_sums_through_memory() -> None:
+    """Several gradients whose numbers do not divide, twice, and one that a step left out."""
+    draws = torch.Generator().manual_seed(1)
+    gradients = torch.randint(-9, 10, (2, 3, 12), generator=draws).float()
+
+    def work(processes: Processes) -> list[Tensor]:
+        parameters = [torch.nn.Parameter(torch.zeros(n)) for n in (7, 4, 1)]
+        sums = SharedSums(processes, parameters)
+        found = []
+        for step in range(2):
+            sums.begin()
+            parts = gradients[step, processes.rank].clone().split([7, 4, 1])
+            used = list(zip(parameters, parts, strict=True))[step:]
+            for parameter, part in used:
+                parameter.grad = part
+                sums.put(parameter)
+            processes.add_up(torch.zeros(1))
+            sums.add_own_shares()
+            processes.add_up(torch.zeros(1))
+            sums.take()
+            found.append(torch.cat([part for _, part in used]))
+        return found
+
+    for first, second in all_of(together(3, work)):
+        assert torch.equal(first, gradients[0].sum(0))
+        assert torch.equal(second, gradients[1].sum(0)[7:])
+
+
+def anonymous_files() -> set[str]:
+    links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+    return {str(link) for link in links if "memfd" in str(link.readlink())}
+
+
+@pytest.mark.parametrize("lacking", ["system", "memory", "view", "path"])
+def test_processes_without_common_memory_agree_that_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, lacking: str
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    machines = iter("abcdef")
+    if lacking == "system":
+        monkeypatch.delattr("os.memfd_create")
+    elif lacking == "memory":
+        monkeypatch.setattr("os.posix_fallocate", full)
+    elif lacking == "view":
+        monkeypatch.setattr("lm.runtime.shared_memory._where", lambda: next(machines))
+    else:
+        monkeypatch.setattr("os.open", full)
+    before = anonymous_files()
+    assert all_of(together(2, lambda processes: shared_rows(processes, 10))) == [None, None]
+    assert anonymous_files() == before
 
 
 SPLIT_RUNS: dict[str, dict[str, Any]] = {

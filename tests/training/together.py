@@ -17,7 +17,11 @@ T = TypeVar("T")
 
 
 def together(
-    size: int, work: Callable[[Processes], T], *, seconds: float = 5.0
+    size: int,
+    work: Callable[[Processes], T],
+    *,
+    seconds: float = 5.0,
+    one_machine: bool = True,
 ) -> list[T | BaseException]:
     """What each of `size` processes returns or raises."""
     store = dist.HashStore()
@@ -28,8 +32,9 @@ def together(
             group = gloo(dist.PrefixStore("group", store), rank, size, seconds)
             messages = Messages(dist.PrefixStore("words", store), seconds)
             processes = Processes(
-                rank, size, local_rank=rank, messages=messages, groups=Groups(group, group)
-            )
+                rank, size, local_rank=rank, one_machine=one_machine,
+                messages=messages, groups=Groups(group, group),
+            )  # fmt: skip
             found[rank] = work(processes)
         except BaseException as error:
             found[rank] = error

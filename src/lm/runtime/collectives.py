@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Shaped
@@ -12,6 +13,7 @@ from lm.errors import ProcessError
 from lm.runtime.connection import connection
 
 _PART_BYTES = 16 << 20
+_LONGEST_TEXT = 512
 # What every backend can add.
 _BITS = {1: torch.uint8, 4: torch.int32, 8: torch.int64}
 
@@ -66,7 +68,12 @@ class Collectives:
 
     def share(self, count: int) -> slice:
         """Which of `count` things in a row are this process's own."""
-        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+        return self.shares(count)[self.rank]
+
+    def shares(self, count: int) -> list[slice]:
+        """Which of `count` things in a row are whose."""
+        edges = [rank * count // self.size for rank in range(self.size + 1)]
+        return [slice(begin, end) for begin, end in pairwise(edges)]
 
     def add_up(self, tensor: Tensor) -> None:
         """Replace a tensor by the sum over all processes."""
@@ -119,6 +126,12 @@ class Collectives:
         with connection():
             dist.all_gather(parts, own.contiguous(), group=self._groups.device)
         return torch.stack(parts)
+
+    def hear_first(self, text: str) -> str:
+        """What the first process says here, of at most 512 bytes."""
+        own = text.encode().ljust(_LONGEST_TEXT, b"\0") if self.first else bytes(_LONGEST_TEXT)
+        said = self.largest(list(own))
+        return bytes(int(byte) for byte in said).rstrip(b"\0").decode()
 
     def counts(self, own: Sized) -> list[int]:
         """How many rows each process has."""

@@ -56,6 +56,7 @@ def joined(patience_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> Iterator[Proces
         rank,
         size,
         local_rank=local_rank,
+        one_machine=os.environ.get("LOCAL_WORLD_SIZE") == str(size),
         messages=messages,
         launch=_launch(),
         attempt=int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")),

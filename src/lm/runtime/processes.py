@@ -32,6 +32,7 @@ class Processes(Collectives):
 
     Args:
         local_rank: the number of this one on its machine.
+        one_machine: all of them are on it.
         messages: None is a process alone.
         launch: tells this job from all others, and is the same after it was restarted.
         attempt: how often it was restarted.
@@ -43,13 +44,14 @@ class Processes(Collectives):
         size: int = 1,
         *,
         local_rank: int = 0,
+        one_machine: bool = False,
         messages: Messages | None = None,
         groups: Groups | None = None,
         launch: str = "",
         attempt: int = 0,
     ) -> None:
         super().__init__(rank, size, groups)
-        self.local_rank = local_rank
+        self.local_rank, self.one_machine = local_rank, one_machine
         self.launch, self.attempt = launch, attempt
         self._messages = messages
         self._turns = 0
@@ -59,7 +61,7 @@ class Processes(Collectives):
         if self.alone:
             return self
         return Processes(
-            self.rank, self.size, local_rank=self.local_rank,
+            self.rank, self.size, local_rank=self.local_rank, one_machine=self.one_machine,
             messages=self.messages.part(f"job/{number}"), launch=self.launch, attempt=self.attempt,
         )  # fmt: skip
 

@@ -4,6 +4,7 @@ Each process back-propagates its share of the objective, so the sum over process
 of the whole batch. A parameter's gradient goes out as soon as it is whole: those of the upper
 layers travel while the lower ones are still computed. The order is that of the graph, the same on
 every process; nothing is regrouped on the way, so that a resumed run adds up in the same order.
+On CPUs of one machine large gradients go through memory instead (`SharedSums`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 
 from lm.runtime.collectives import Pending
 from lm.runtime.processes import Processes
-from lm.training.communication import CommunicationConfig, PowerSGD, Rounded, begin
+from lm.training.communication import CommunicationConfig, PowerSGD, Rounded, WireType, begin
+from lm.training.shared_sums import SharedSums
 
 # A gradient with fewer elements waits for the other small ones, to travel with them.
 _SMALL = 1 << 14
@@ -30,6 +32,7 @@ class Exchange:
 
     Attributes:
         powersgd: what sends matrices as factors; None where all go as they are.
+        shared: what adds up large gradients through memory, where it can.
     """
 
     def __init__(
@@ -48,20 +51,24 @@ class Exchange:
         self._open = False
         self._pending: list[Pending | Rounded] = []
         self._sent: set[nn.Parameter] = set()
+        self.shared = SharedSums(processes, [])
         self.powersgd: PowerSGD | None = None
         if processes.alone:
             return
         if config.powersgd_rank is not None:
             self.powersgd = PowerSGD(processes, parameters, config.powersgd_rank, seed)
+        large = [p for n, p in parameters.items() if p.numel() >= _SMALL and not self._factored(n)]
+        as_they_are = config.dtype is WireType.fp32 and config.local_steps == 1
+        self.shared = SharedSums(processes, large if as_they_are else [])
         if not some_missing:
-            for name, parameter in parameters.items():
-                if parameter.numel() >= _SMALL and not self._factored(name):
-                    parameter.register_post_accumulate_grad_hook(self._send)  # type: ignore[no-untyped-call]
+            for parameter in large:
+                parameter.register_post_accumulate_grad_hook(self._send)  # type: ignore[no-untyped-call]
 
     def open(self) -> None:
         """From now on gradients are whole when they come: the last pass of the step begins."""
         self._open = not self._processes.alone
         self._pending, self._sent = [], set()
+        self.shared.begin()
 
     def close(self, numbers: Float[Tensor, " K"]) -> None:
         """Wait until all gradients are the whole batch's, and add up `numbers` on the way."""
@@ -83,10 +90,12 @@ class Exchange:
                 small.append(gradient)
             else:
                 self._send_out(parameter)
-        self._add_small(small)
+        self._add_small(small)  # whoever has passed it knows that all have put theirs
+        self.shared.add_own_shares()
         if self.powersgd is not None and factored:
             self.powersgd.add_up(factored)
-        self._processes.add_up(numbers)
+        self._processes.add_up(numbers)  # and here, that all have added their shares
+        self.shared.take()
         for pending in self._pending:
             pending.wait()
 
@@ -105,10 +114,15 @@ class Exchange:
         if not gradient.is_contiguous():
             parameter.grad = gradient = gradient.contiguous()
         self._sent.add(parameter)
+        if self.shared.takes(parameter):
+            self.shared.put(parameter)
+            return
         self._pending.append(begin(self._processes, gradient, self._dtype))
 
     def _add_small(self, gradients: list[Tensor]) -> None:
         if not gradients:
+            if self.shared:
+                self._processes.add_up(torch.zeros(1))
             return
         flat = torch.cat([gradient.flatten() for gradient in gradients])
         self._processes.add_up(flat)
@@ -136,6 +150,7 @@ class Exchange:
 @torch.no_grad()
 def sums_of_bits(tensors: Sequence[Tensor]) -> list[int]:
     """A number for each tensor of float32, which the change of any one element changes."""
-    sums = [tensor.detach().view(torch.int32).sum(dtype=torch.int64) for tensor in tensors]
+    # Modulo 2^32: a sum in int64 would take 20 times as long.
+    sums = [tensor.detach().view(torch.int32).sum(dtype=torch.int32) for tensor in tensors]
     found: list[int] = torch.stack(sums).tolist()
     return found
