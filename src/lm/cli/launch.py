@@ -30,7 +30,6 @@ from lm import config
 from lm.cli.flags import read_flags, runs_jobs
 from lm.cli.jobs import Leader, follow, run_job
 from lm.cli.report import named, report
-from lm.cli.requeue import started_again
 from lm.errors import ConfigError, Stopped
 from lm.runtime.files import storage_errors
 from lm.runtime.joining import joined, restarts_failures, started_by_torchrun
@@ -169,9 +168,6 @@ class _Task:
             str(context.job.num) if context.sweep.subdir == "." else context.sweep.subdir
         )
         try:
-            if self.verb == "train" and started_again(own):
-                composed.resume = str(own)
-                overrides.append(config.prepare(f"resume={own}"))
             return self._run(composed, overrides, own)
         except Exception as error:
             if Owner.of_this_process() != self.owner:

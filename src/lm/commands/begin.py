@@ -1,6 +1,7 @@
 """How a run begins: fresh, resumed exactly (`resume=`), or from other weights (`init_from=`)."""
 
 import logging
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 def begin(config: TrainConfig, call: Invocation, held: ExitStack) -> Start:
     """Look at `resume` and `init_from`, and find the corpus.
 
-    What torchrun had to start again goes on with the run that it began.
+    What torchrun or Slurm had to start again goes on with the run that it began.
 
     Args:
         held: takes the lock of a run that is continued, before anything in it is read.
@@ -43,7 +44,7 @@ def begin(config: TrainConfig, call: Invocation, held: ExitStack) -> Start:
         compute, corpus = config.runtime.build(call.processes), corpus_of(config)
         start = Start(config, call.config, compute, corpus, config.tokenizer, call.processes)
     if earlier is not None:  # lost before its first checkpoint: its directory is taken once more
-        start.directory = _opened_directory(earlier.path, call.processes, held)
+        start.directory = _taken(earlier.path, call.processes, held)
         if call.processes.first:
             start.directory.forget_metrics()
     return start
@@ -51,7 +52,7 @@ def begin(config: TrainConfig, call: Invocation, held: ExitStack) -> Start:
 
 @dataclass(frozen=True, slots=True)
 class _Earlier:
-    """The run that this launch began before it was started again.
+    """The run that this job began before it was started again.
 
     Attributes:
         saved: it has a checkpoint.
@@ -62,27 +63,35 @@ class _Earlier:
 
 
 def _earlier_attempt(config: TrainConfig, call: Invocation) -> _Earlier | None:
-    processes = call.processes
-    if not processes.attempt:
+    processes, requeued = call.processes, _requeued()
+    if not processes.attempt and not requeued:
         return None
-    if processes.first:
-        parent, job = Path(config.runs, config.name), call.job_directory
+    if not processes.first:
+        told = processes.told("earlier")
+        return _Earlier(Path(told["path"]), told["saved"]) if told else None
+    parent, job = Path(config.runs, config.name), call.job_directory
+    if requeued and job is not None and job.is_dir():
+        found: Path | None = job
+    else:
         found = begun_by(processes.launch, parent.glob("*") if job is None else [job])
-        saved = found is not None and bool(RunDirectory(found).checkpoints.newest_first())
-        processes.tell("earlier", {"path": str(found), "saved": saved} if found else {})
-        return None if found is None else _Earlier(found, saved)
-    told = processes.told("earlier")
-    return _Earlier(Path(told["path"]), told["saved"]) if told else None
+    saved = found is not None and bool(RunDirectory(found).checkpoints.newest_first())
+    processes.tell("earlier", {"path": str(found), "saved": saved} if found else {})
+    return None if found is None else _Earlier(found, saved)
 
 
-def _opened_directory(path: Path, processes: Processes, held: ExitStack) -> RunDirectory:
-    """An existing run's directory, which the first process owns and the others are told."""
+def _requeued() -> bool:
+    """Slurm started this job before, and preempted it."""
+    return os.environ.get("SLURM_RESTART_COUNT", "0") != "0"
+
+
+def _taken(path: Path, processes: Processes, held: ExitStack) -> RunDirectory:
+    """A run's directory, which the first process owns from now on and the others are told."""
     if not processes.first:
         return RunDirectory(Path(processes.told("directory")))
-    directory = RunDirectory.open(path)
-    _refuse_links(directory.path)
+    _refuse_links(path)
+    directory = RunDirectory(path)
     held.enter_context(directory.owned())
-    processes.tell("directory", str(directory.path))
+    processes.tell("directory", str(path))
     return directory
 
 
@@ -99,7 +108,8 @@ def _chosen(
 
 
 def _resume(path: Path, call: Invocation, held: ExitStack) -> Start:
-    directory = _opened_directory(path, call.processes, held)
+    path = RunDirectory.open(path).path if call.processes.first else path
+    directory = _taken(path, call.processes, held)
     folder, checkpoint = _chosen(call.processes, directory.checkpoints.newest_good)
     found = opened(folder, checkpoint)
     composed = resume_config(found.composed, call.config, call.overrides)

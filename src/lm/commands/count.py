@@ -13,7 +13,7 @@ from tqdm import tqdm
 from lm.checkpoint import Checkpoint
 from lm.commands.begin import begin
 from lm.commands.start import Start
-from lm.config import Invocation, TrainConfig, command_line, invocation, job_directory, key_of
+from lm.config import Invocation, TrainConfig, command_line, invocation, key_of
 from lm.data.prepare import Prepared
 from lm.data.streams import Streams
 from lm.errors import ConfigError
@@ -117,8 +117,9 @@ def assemble(start: Start, held: ExitStack) -> Count:
         store.settle()
     model = start.build_model(prepared.tokenizer, prepared.stores["train"])
     assert isinstance(model, NgramModel)
-    directory = RunDirectory.create(Path(start.config.runs) / start.config.name, job_directory())
-    held.enter_context(directory.owned())
+    directory = start.directory or start.create_directory(held)
+    if start.resumed is not None:  # by Slurm, whose job is over: counted again, as it was
+        directory.forget_metrics()
     writer = MetricsWriter(directory.path, tokens_axis=False)
     held.callback(writer.close)
     return Count(start, prepared, model, directory, writer)
