@@ -171,7 +171,7 @@ def anonymous_files() -> set[str]:
     return {str(link) for link in links if "memfd" in str(link.readlink())}
 
 
-@pytest.mark.parametrize("lacking", ["system", "memory", "view", "path"])
+@pytest.mark.parametrize("lacking", ["system", "right", "memory", "view", "proc", "path"])
 def test_processes_without_common_memory_agree_that_there_is_none(
     monkeypatch: pytest.MonkeyPatch, lacking: str
 ) -> None:
@@ -181,10 +181,14 @@ def test_processes_without_common_memory_agree_that_there_is_none(
     machines = iter("abcdef")
     if lacking == "system":
         monkeypatch.delattr("os.memfd_create")
+    elif lacking == "right":
+        monkeypatch.setattr("os.memfd_create", full)
     elif lacking == "memory":
         monkeypatch.setattr("os.posix_fallocate", full)
     elif lacking == "view":
         monkeypatch.setattr("lm.runtime.shared_memory._where", lambda: next(machines))
+    elif lacking == "proc":
+        monkeypatch.setattr("lm.runtime.shared_memory._where", full)
     else:
         monkeypatch.setattr("os.open", full)
     before = anonymous_files()

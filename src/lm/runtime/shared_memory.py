@@ -51,7 +51,10 @@ class _Anonymous:
         """One whose memory is set aside at once: later the lack of it would be a signal."""
         if not hasattr(os, "memfd_create"):
             return None
-        made = cls(os.memfd_create("lm"))
+        try:
+            made = cls(os.memfd_create("lm"))
+        except OSError:
+            return None
         try:
             os.posix_fallocate(made._descriptor, 0, num_bytes)
         except OSError:
@@ -61,8 +64,11 @@ class _Anonymous:
 
     @property
     def address(self) -> str:
-        """Where others find it: which view of which machine, and what path."""
-        return f"{_where()} /proc/{os.getpid()}/fd/{self._descriptor}"
+        """Where others find it: which view of which machine, and what path; empty for nowhere."""
+        try:
+            return f"{_where()} /proc/{os.getpid()}/fd/{self._descriptor}"
+        except OSError:
+            return ""
 
     def close(self) -> None:
         """Whoever has mapped it keeps it."""
@@ -71,21 +77,23 @@ class _Anonymous:
 
 def _mapped(address: str, num_bytes: int) -> mmap.mmap | None:
     where, _, path = address.rpartition(" ")
-    if not path or where != _where():
-        return None  # there is none, or the same path is something else here
     try:
+        if not path or where != _where():
+            return None  # there is none, or the same path is something else here
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            return mmap.mmap(descriptor, num_bytes)
+        finally:
+            os.close(descriptor)
     except OSError:
         return None
-    try:
-        return mmap.mmap(descriptor, num_bytes)
-    except OSError:
-        return None
-    finally:
-        os.close(descriptor)
 
 
 def _where() -> str:
-    """The same for processes that see each other in /proc: of one start of a machine, one view."""
+    """The same for processes that see each other in /proc: of one start of a machine, one view.
+
+    Raises:
+        OSError: this machine does not say.
+    """
     boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return f"{boot} {Path('/proc/self/ns/pid').readlink()}"

@@ -58,8 +58,7 @@ class Exchange:
         if config.powersgd_rank is not None:
             self.powersgd = PowerSGD(processes, parameters, config.powersgd_rank, seed)
         large = [p for n, p in parameters.items() if p.numel() >= _SMALL and not self._factored(n)]
-        as_they_are = config.dtype is WireType.fp32 and config.local_steps == 1
-        self.shared = SharedSums(processes, large if as_they_are else [])
+        self.shared = SharedSums(processes, large if config.dtype is WireType.fp32 else [])
         if not some_missing:
             for parameter in large:
                 parameter.register_post_accumulate_grad_hook(self._send)  # type: ignore[no-untyped-call]
