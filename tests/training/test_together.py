@@ -28,6 +28,7 @@ from lm.training.config import TrainerConfig
 from lm.training.local_steps import LocalSteps
 from lm.training.loop import Trainer
 from lm.training.shared_sums import SharedSums
+from lm.training.signals import StopFlag
 from lm.training.snapshot import restore
 
 SGD = OPTIMIZERS["sgd"]
@@ -479,8 +480,6 @@ def test_a_signal_to_one_process_stops_all_at_the_same_step(tmp_path: Path) -> N
         with processes.in_turn():
             trainer = made.build("run", processes=processes)
         # The harness's flag stops at a step of its own; this one is the real one.
-        from lm.training.signals import StopFlag
-
         trainer.stop = StopFlag()
         if processes.rank == 1:
             threading.Timer(0.3, trainer.stop.handle, (signal.SIGTERM, None)).start()
@@ -540,6 +539,29 @@ def test_one_process_measures_and_all_take_its_choice() -> None:
     assert len(set(found)) == 1
     assert "'of the last', 'which'" in found[0]
     assert sum(count > 0 for count in counts) <= 2
+
+
+def test_who_was_asked_to_stop_waits_no_longer_for_a_choice_that_nobody_makes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One that was killed while it measured: the agent then asks the others to stop."""
+    monkeypatch.setattr("lm.runtime.processes._ANSWER_SECONDS", 0.0)
+
+    def choose(processes: Processes) -> str:
+        if processes.first:
+            processes.messages.part("choices").claimed_by("which", 0)
+            processes.messages.put("claimed", True)
+            return ""
+        flag = StopFlag()
+        flag.share(processes)
+        with flag.deferring():
+            flag.handle(signal.SIGTERM, None)
+        processes.told("claimed")
+        return Choices(processes=processes).fastest("which", {"a": list, "b": list})
+
+    _, waited = together(2, choose, seconds=30.0)
+    assert isinstance(waited, ProcessError)
+    assert "asked to stop" in waited.cause
 
 
 def test_the_first_refuses_for_all_and_a_loss_has_its_reason() -> None:

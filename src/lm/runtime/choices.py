@@ -56,9 +56,7 @@ class Choices:
                 faster to be chosen.
         """
         taken = self.taken.get(question)
-        if (
-            taken is not None and taken in candidates
-        ):  # from the second step on; the file is not read for it
+        if taken is not None and taken in candidates:  # from the second step on, without the file
             return taken
         self.taken[question] = chosen = self._agreed(question, candidates)
         return chosen
@@ -79,7 +77,7 @@ class Choices:
         said, rank = self._processes.messages.part("choices"), self._processes.rank
         owner = said.claimed_by(question, rank)
         if owner != rank:
-            return str(said.await_(question, of=owner))
+            return str(said.await_(question, of=owner, look=self._processes.patience()))
         chosen = self._settled(question, candidates)
         said.put(question, chosen)
         said.collect([question, chosen])

@@ -27,11 +27,16 @@ def connection() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # what torch.distributed raises derives from it
-        raise LostConnectionError(
-            f"another process of this run was lost: {_plain(error)}",
-            "See what it said. The last checkpoint is good: continue with resume=, or let"
-            " runtime.restarts=3 (torchrun --max-restarts=3) do so.",
-        ) from error
+        raise lost_connection(_plain(error)) from error
+
+
+def lost_connection(cause: str) -> LostConnectionError:
+    """What to say of a process that was lost in the middle of a run."""
+    return LostConnectionError(
+        f"another process of this run was lost: {cause}",
+        "See what it said. The last checkpoint is good: continue with resume=, or let"
+        " runtime.restarts=3 (torchrun --max-restarts=3) do so.",
+    )
 
 
 def _plain(error: RuntimeError) -> str:

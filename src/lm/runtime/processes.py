@@ -7,7 +7,8 @@ then nothing here costs anything.
 """
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
@@ -18,13 +19,15 @@ from torch import distributed as dist
 
 from lm.errors import LmError, Stopped
 from lm.runtime.collectives import Collectives, Groups
-from lm.runtime.connection import LostConnectionError, as_error, connection
+from lm.runtime.connection import LostConnectionError, as_error, connection, lost_connection
 from lm.runtime.messages import Messages
 from lm.runtime.waiting import beside
 
 DEFAULT_TIMEOUT_SECONDS = 600.0
 # How long a lost connection waits for whoever was lost to have said why.
 _LAST_WORDS_SECONDS = 2.0
+# How long one that was asked to stop still waits for another's answer.
+_ANSWER_SECONDS = 5.0
 
 
 class Processes(Collectives):
@@ -36,6 +39,9 @@ class Processes(Collectives):
         messages: None is a process alone.
         launch: tells this job from all others, and is the same after it was restarted.
         attempt: how often it was restarted.
+
+    Attributes:
+        asked_to_stop: whether a signal has asked this one to stop at its next step.
     """
 
     def __init__(
@@ -53,6 +59,7 @@ class Processes(Collectives):
         super().__init__(rank, size, groups)
         self.local_rank, self.one_machine = local_rank, one_machine
         self.launch, self.attempt = launch, attempt
+        self.asked_to_stop: Callable[[], bool] = lambda: False
         self._messages = messages
         self._turns = 0
 
@@ -172,6 +179,24 @@ class Processes(Collectives):
                 self.messages.put("failure", said)
         except RuntimeError:
             pass  # nobody is there to hear it
+
+    def patience(self) -> Callable[[], None]:
+        """For one wait within a step: what to call now and then, which raises what ends it.
+
+        The agent asks all to stop when one of them is lost, which cannot answer any more; whoever
+        waits for it would never come to its next step.
+        """
+        asked_at: float | None = None
+
+        def look() -> None:
+            nonlocal asked_at
+            self._look_for_failure()
+            if asked_at is None and self.asked_to_stop():
+                asked_at = time.monotonic()
+            if asked_at is not None and time.monotonic() - asked_at > _ANSWER_SECONDS:
+                raise lost_connection("it does not answer, and this one was asked to stop")
+
+        return look
 
     def _look_for_failure(self) -> None:
         said = self.messages.found("failure")

@@ -30,6 +30,8 @@ class StopFlag:
     def share(self, processes: Processes) -> None:
         """From now on a signal to one of the processes stops all of them at the same step."""
         self._processes = processes
+        if not processes.alone:
+            processes.asked_to_stop = lambda: self._signal is not None
 
     def agree(self, *values: float) -> list[float]:
         """Hear of the other processes' signals; all of them call this at the same moment.
