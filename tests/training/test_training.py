@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,24 @@ def test_the_clipping_threshold_is_logged_where_there_is_one(tmp_path: Path) -> 
         logged = [row for row in rows if "optim/gradient_norm" in row]
         assert logged
         assert {row.get("optim/clip_threshold") for row in logged} == {norm}
+
+
+def test_validation_does_not_count_against_the_speed_of_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validate = Trainer._validate
+
+    def slowly(self: Trainer) -> float:
+        time.sleep(0.5)
+        return validate(self)
+
+    monkeypatch.setattr(Trainer, "_validate", slowly)
+    trainer = trained(Recipe(tmp_path, steps=6, trainer={"log_every": 1, "valid_every": 3}), "run")
+    lines = (trainer.directory.path / "metrics.jsonl").read_text().splitlines()
+    rows = {row["step"]: row for row in map(json.loads, lines) if "train/loss" in row}
+    tokens = rows[4]["tokens"] - rows[3]["tokens"]
+    assert rows[4]["perf/tokens_per_second"] > tokens / 0.5
+    assert rows[4]["perf/seconds"] > 0.5
 
 
 def test_tensorboard_of_a_resumed_run_has_every_point_once(tmp_path: Path) -> None:

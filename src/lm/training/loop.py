@@ -196,7 +196,9 @@ class Trainer(Run):
         due = on_time or self.limits.reached(progress) is not None
         if progress.step == progress.evaluated_step or not due:
             return False
+        began = time.perf_counter()
         self.evaluate()
+        self.logged_at += time.perf_counter() - began  # tokens per second are those of training
         return True
 
     def evaluate(self) -> None:
