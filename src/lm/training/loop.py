@@ -7,18 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from lm.data.store import TokenStore
 from lm.data.streams import Window
 from lm.errors import NumericError, Stopped
 from lm.evaluation import evaluate
 from lm.inspection.during_training import inspected_step, write_step
-from lm.metrics import tags
-from lm.metrics.perplexity import exp, floor_scalars
 from lm.models.vocabulary_parallel import split_names
 from lm.runtime.processes import ALONE
-from lm.runtime.randomness import generator
-from lm.sampling import SamplingConfig, generate
 from lm.training.exchange import sums_of_bits
+from lm.training.reporting import interval_scalars, sample
 from lm.training.run import Run
 from lm.training.snapshot import write
 
@@ -119,11 +115,6 @@ class Trainer(Run):
         self.progress.seconds += now - self.clock
         self.clock = now
 
-    @property
-    def epochs_done(self) -> float:
-        """Passes over the training split, the current one as a fraction."""
-        return self.progress.epoch + self.progress.position / self.streams.length
-
     def log(self) -> None:
         """Read the device once, write the scalars, and end a run that diverged."""
         progress, interval = self.progress, self.statistics.read()
@@ -131,29 +122,7 @@ class Trainer(Run):
         rate = (progress.tokens - self.logged_tokens) / max(now - self.logged_at, 1e-9)
         self.logged_at, self.logged_tokens = now, progress.tokens
         progress.logged_step = progress.step
-        values = {
-            tags.TRAIN_LOSS: interval.loss,
-            tags.TRAIN_PERPLEXITY: exp(interval.loss),
-            tags.LEARNING_RATE: self.optimizers.lr,
-            tags.GRADIENT_NORM: interval.gradient_norm,
-            tags.LARGEST_GRADIENT_NORM: interval.largest_norm,
-            tags.CLIP_FRACTION: interval.clip_fraction,
-            tags.SKIPPED_STEPS: float(interval.skipped),
-            tags.TOKENS_PER_SECOND: rate,
-            tags.SECONDS: progress.seconds,
-            tags.SAVE_SECONDS: self.saver.seconds,
-            tags.EPOCH: self.epochs_done,
-        }
-        if self.config.clip.norm is not None:
-            values[tags.CLIP_THRESHOLD] = self.config.clip.norm
-        store = self.streams.store
-        if store.floor_nats is not None:  # beside the loss that it bounds
-            values |= floor_scalars("train", store.floor_nats / (len(store) - 1))
-        per_byte = bits_per_byte_factor(store)
-        if per_byte is not None:
-            values[tags.TRAIN_BITS_PER_BYTE] = interval.loss * per_byte
-        for part, norm in self.train_step.norms_by_part().items():
-            values[tags.GRADIENT_NORM_PART.format(part=part)] = norm
+        values = interval_scalars(self, interval, rate)
         self.writer.scalars(progress.step, progress.tokens, values)
         self.console.report(progress, interval, rate)
         self.check_alike()
@@ -206,7 +175,7 @@ class Trainer(Run):
         with self.averages.applied():
             loss = self._validate()
             if math.isfinite(loss):
-                self.sample()
+                sample(self)
         if self.averages.observe(loss, self.epochs_done):
             self._say_averaging()
 
@@ -249,25 +218,6 @@ class Trainer(Run):
                 f"Continue with: {self.continuation}",
             )
 
-    def sample(self) -> None:
-        """Generate a little text, so that a person sees what the numbers mean."""
-        config, progress = self.config, self.progress
-        # A model that is split computes with all processes, which all draw the same.
-        if not config.sample_tokens or not (self.processes.first or self.model.shard):
-            return
-        device = self.model.device
-        (text,) = generate(
-            self.model,
-            self.tokenizer,
-            self.prompt.encode(),
-            num_tokens=config.sample_tokens,
-            config=SamplingConfig(temperature=config.sample_temperature),
-            draws=generator(self.seed, progress.step, "sample", device),
-        )
-        shown = self.prompt + text.decode("utf-8", errors="replace")
-        self.writer.text(progress.step, progress.tokens, tags.SAMPLES, shown)
-        log.info("sample\n%s", "\n".join("  | " + line for line in shown.splitlines()))
-
     def save_due(self) -> bool:
         """Whether a checkpoint is due between validations."""
         every = self.config.save_every
@@ -289,11 +239,3 @@ class Trainer(Run):
             f"stopped by {self.stop.requested} and saved at step {self.progress.step}",
             f"Continue with: {self.continuation}",
         )
-
-
-def bits_per_byte_factor(store: TokenStore) -> float | None:
-    """Bits per byte of one nat per token on this split; None where tokenization is lossy."""
-    header = store.header
-    if store.lossless_reason() is not None or not header.num_bytes:
-        return None
-    return header.num_tokens / header.num_bytes / math.log(2)

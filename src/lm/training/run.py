@@ -98,6 +98,11 @@ class Run:
         )
 
     @property
+    def epochs_done(self) -> float:
+        """Passes over the training split, the current one as a fraction."""
+        return self.progress.epoch + self.progress.position / self.streams.length
+
+    @property
     def continuation(self) -> str:
         """The command that continues the run."""
         together = [] if self.processes.alone else [f"runtime.processes={self.processes.size}"]
