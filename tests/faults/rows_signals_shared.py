@@ -19,7 +19,7 @@ from small_run import directory, reached_step, workplace
     "both stop at the same step, saved; exit 75 (torchrun: 1) or 0 when it was done, and the"
     " summary says so; resumed it is identical; no process or file is left behind",
     Figure.resume,
-    few=1,
+    few=0,
     full=12,
 )
 def a_signal_to_one_process(trial: Trial) -> Iterator[Finding]:
