@@ -11,9 +11,11 @@ import pytest
 from torch.distributed import TCPStore
 
 from lm.errors import ProcessError, Stopped
+from lm.runtime.choices import Choices
 from lm.runtime.joining import _Service, _welcome
 from lm.runtime.launcher import run_processes
 from lm.runtime.messages import Messages
+from lm.runtime.processes import Processes
 from lm.runtime.waiting import beside
 
 
@@ -34,6 +36,17 @@ def test_one_that_was_killed_amid_a_word_is_not_waited_for() -> None:
     messages.store.add("collected", 1)
     messages.collect("b")
     assert messages.collected() == ["a", "b"]
+
+
+def test_a_choice_without_the_agent_is_ones_own() -> None:
+    """The run is about to stop and save; it must not end before."""
+    store = agents_store()
+    client = TCPStore("localhost", store.port, is_master=False)
+    choices = Choices(processes=Processes(1, 2, messages=Messages(client, 5.0)))
+    client.set("choices/claim/taken", "0")  # by one that cannot say its choice any more
+    del store
+    assert choices.fastest("free", {"a": list, "b": lambda: time.sleep(0.01)}) == "a"
+    assert choices.fastest("taken", {"a": list, "b": lambda: time.sleep(0.01)}) == "a"
 
 
 def test_whoever_is_not_answered_gives_up() -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from lm.errors import StorageError
 from lm.runtime.files import write_atomically
 from lm.runtime.lock import exclusive
+from lm.runtime.messages import GoneError
 from lm.runtime.processes import ALONE, Processes
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,13 @@ class Choices:
         """The choice of the process that asks first."""
         if self._processes.alone:
             return self._settled(question, candidates)
+        try:
+            return self._owners(question, candidates)
+        except (RuntimeError, GoneError):
+            # Whoever held the job together is gone. All will stop after this step, and save it.
+            return self._settled(question, candidates)
+
+    def _owners(self, question: str, candidates: Mapping[str, Callable[[], object]]) -> str:
         said, rank = self._processes.messages.part("choices"), self._processes.rank
         owner = said.claimed_by(question, rank)
         if owner != rank:

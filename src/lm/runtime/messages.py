@@ -19,6 +19,10 @@ _LOOK_SECONDS = 0.02
 _LOOKS_PER_BEAT = 50
 
 
+class GoneError(ProcessError):
+    """Whoever holds what the processes tell each other is gone: nothing can be said any more."""
+
+
 def lost(rank: int, seconds: float) -> ProcessError:
     """What to say of a process that was waited for."""
     return ProcessError(
@@ -91,7 +95,7 @@ class Messages:
         Looks again and again rather than waiting in the library, so that signals are heard.
 
         Raises:
-            ProcessError: it gives none any more.
+            ProcessError: it gives none any more; `GoneError` if there is nowhere to look.
         """
         seen, heard_at, looked = self._beats(of), time.monotonic(), 0
         while (value := self._looked_up(name)) is None:
@@ -111,7 +115,7 @@ class Messages:
         try:
             return self.found(name)
         except RuntimeError as error:
-            raise ProcessError(
+            raise GoneError(
                 f"the process that holds the job together is gone ({error})",
                 "See what it said; the run continues with resume=.",
             ) from error
