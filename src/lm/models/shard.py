@@ -53,9 +53,5 @@ class Shard:
         """Our rows of a matrix whose columns are words, from everybody's columns of all rows."""
         padded = torch.nn.functional.pad(parts, (0, self.largest - parts.shape[1]))
         blocks = self.processes.deal(padded, counts)
-        sizes = [len(range(self.vocab_size)[_share(self, rank)]) for rank in range(len(blocks))]
+        sizes = [share.stop - share.start for share in self.processes.shares(self.vocab_size)]
         return torch.cat([block[:, :n] for block, n in zip(blocks, sizes, strict=True)], dim=1)
-
-
-def _share(shard: Shard, rank: int) -> slice:
-    return Processes(rank, shard.processes.size).share(shard.vocab_size)
