@@ -80,7 +80,8 @@ def split_vocabulary(model: RecurrentModel, processes: Processes) -> None:
     reason = _obstacle(model, processes)
     if reason is not None:
         raise ConfigError(
-            f"runtime.split_vocabulary=true: {reason}", "Drop it, or that; memory allowing."
+            f"runtime.split_vocabulary=true: {reason}",
+            "Change that, or drop runtime.split_vocabulary.",
         )
     assert isinstance(head, SoftmaxHead)
     shard = Shard(processes, model.vocab_size)
