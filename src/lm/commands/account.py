@@ -58,15 +58,7 @@ def spread_of(trainer: Trainer) -> str:
 
 def standing(trainer: Trainer) -> dict[str, object]:
     """How far a run has come, for its summary."""
-    progress = trainer.progress
-    return {
-        "steps": progress.step,
-        "tokens": progress.tokens,
-        "seconds": progress.seconds,
-        "best_step": progress.best_step,
-        "best_valid_loss": progress.best_loss,
-        "parameters": parameter_counts(trainer.model)["total"],
-    }
+    return trainer.progress.summary(parameter_counts(trainer.model)["total"])
 
 
 def finish(trainer: Trainer, start: Start, reason: str) -> None:

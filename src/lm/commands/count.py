@@ -55,15 +55,7 @@ class Count:
 
     def standing(self) -> dict[str, object]:
         """How far it has come, for its summary; its parameters are the n-grams of all lengths."""
-        progress = self.progress
-        return {
-            "steps": progress.step,
-            "tokens": progress.tokens,
-            "seconds": progress.seconds,
-            "best_step": progress.best_step,
-            "best_valid_loss": progress.best_loss,
-            "parameters": self.model.num_ngrams,
-        }
+        return self.progress.summary(self.model.num_ngrams)
 
 
 def run(config: TrainConfig) -> float | None:

@@ -85,7 +85,7 @@ class Choices:
         said, rank = self._processes.messages.part("choices"), self._processes.rank
         owner = said.claimed_by(question, rank)
         if owner != rank:
-            return str(said.await_(question, of=owner, look=self._processes.patience()))
+            return str(said.await_(question, of=owner, look=self._processes.watch()))
         chosen = self._settled(question, candidates)
         said.put(question, chosen)
         said.collect([question, chosen])

@@ -180,7 +180,7 @@ class Processes(Collectives):
         except RuntimeError:
             pass  # nobody is there to hear it
 
-    def patience(self) -> Callable[[], None]:
+    def watch(self) -> Callable[[], None]:
         """For one wait within a step: what to call now and then, which raises what ends it.
 
         The agent asks all to stop when one of them is lost, which cannot answer any more; whoever

@@ -56,6 +56,21 @@ class Progress:
         self.bad_evaluations += 1
         return False
 
+    def summary(self, parameters: int) -> dict[str, object]:
+        """How far the run has come, for its summary.
+
+        Args:
+            parameters: of its model.
+        """
+        return {
+            "steps": self.step,
+            "tokens": self.tokens,
+            "seconds": self.seconds,
+            "best_step": self.best_step,
+            "best_valid_loss": self.best_loss,
+            "parameters": parameters,
+        }
+
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
         return asdict(self)
